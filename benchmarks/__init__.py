@@ -1,0 +1,1 @@
+"""TinyFlow and its rivals side by side: `python -m benchmarks.run`."""

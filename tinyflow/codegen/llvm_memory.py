@@ -1,0 +1,491 @@
+"""Addresses, loads and stores.
+
+Main type: ``MemoryWriter``. Imports core, ir.scalar and ir.loop.
+
+An index is a polynomial: terms without the lane variable form a pointer, level by level, constants
+come last as a displacement, and the lane variable's coefficient chooses the instruction: 0 scalar,
+1 contiguous vector, otherwise gather or scatter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from tinyflow.codegen import affine
+from tinyflow.codegen.affine import ONE, Monomial, Polynomial, Polynomials
+from tinyflow.codegen.llvm_expr import ExpressionWriter, memory_to_value, value_to_memory
+from tinyflow.codegen.llvm_text import (
+    lane_numbers,
+    memory_type,
+    type_name,
+    vector_suffix,
+)
+from tinyflow.codegen.writer import Value
+from tinyflow.core.dtype import bool_, int64
+from tinyflow.core.error import InternalError
+from tinyflow.ir.loop.nodes import Buffer, Extent, Store
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.scalar.visit import substitute
+
+Terms = tuple[tuple[Monomial, int], ...]
+
+
+class Access(NamedTuple):
+    """An element number: sum(terms) + offset + stride * lane + vector terms.
+
+    terms: without the lane variable.   stride: the lane variable's constant coefficient.
+    vector: everything else that depends on the lane variable.
+    """
+
+    terms: Terms
+    offset: int
+    stride: int
+    vector: Terms
+
+
+class MemoryWriter(ExpressionWriter):
+    """Loads and stores of ``param`` and ``stack`` buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polynomials = Polynomials()
+        self.bindings: dict[Expr, int] = {}  # unrolled variables and their values
+        self.bound_bits = 0
+        self.lane_bit = 0
+        self.bases: dict[Buffer, Value] = {}
+        self.store_levels: dict[Buffer, int] = {}  # innermost open loop that writes the buffer
+        self.extents: dict[Expr, Extent] = {}  # of open loops
+        self.plans: dict[tuple[Buffer, tuple[Expr, ...]], Access | Polynomial] = {}
+        self.uses_zero = False
+
+    # --- from indices to accesses -----------------------------------------------------------------
+
+    def access(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Access:
+        key = (buffer, indices)
+        plan = self.plans.get(key)
+        if plan is None:
+            flat = self.polynomials.flattened(buffer, indices)
+            bits = 0
+            for monomial in flat:
+                for atom in monomial:
+                    bits |= self.describe(atom).variables
+            plan = flat if bits & self.bound_bits else self.split(flat)
+            self.plans[key] = plan
+        return plan if isinstance(plan, Access) else self.split(plan)
+
+    def split(self, polynomial: Polynomial) -> Access:
+        """Constants of unrolled variables put in, terms sorted by how they depend on the lane."""
+        special = self.bound_bits | self.lane_bit
+        facts = self.facts
+        offset, terms = 0, {}
+        expanded: Polynomial = {}
+        for monomial, c in polynomial.items():
+            bits = 0
+            for atom in monomial:
+                known = facts.get(atom)
+                bits |= (known or self.describe(atom)).variables
+            if not bits & special:
+                if monomial:
+                    terms[monomial] = c
+                else:
+                    offset += c
+            else:
+                expanded = affine.add(expanded, self.expand(monomial, c))
+        if not expanded:
+            return Access(tuple(terms.items()), offset, 0, ())
+        stride, vector = 0, []
+        for monomial, c in expanded.items():
+            if monomial == ONE:
+                offset += c
+            elif monomial == (self.lane,):
+                stride = c
+            elif any(self.describe(atom).variables & self.lane_bit for atom in monomial):
+                vector.append((monomial, c))
+            else:
+                total = terms.get(monomial, 0) + c
+                terms[monomial] = total
+        return Access(tuple(t for t in terms.items() if t[1]), offset, stride, tuple(vector))
+
+    def expand(self, monomial: Monomial, c: int) -> Polynomial:
+        """A monomial with the values of unrolled variables."""
+        out: Polynomial = {ONE: c}
+        for atom in monomial:
+            value = self.bindings.get(atom)
+            if value is not None:
+                factor: Polynomial = {ONE: value} if value else {}
+            else:
+                factor = self.expand_atom(atom)
+            out = self.polynomials.multiply(out, factor)
+        return out
+
+    def expand_atom(self, atom: Expr) -> Polynomial:
+        bits = self.describe(atom).variables
+        if atom.op != "var" and bits & self.bound_bits:
+            constants = {v: s.index(n) for v, n in self.bindings.items()}
+            out: Polynomial = {}
+            for monomial, c in self.polynomials.of(substitute(atom, constants)).items():
+                out = affine.add(out, self.expand(monomial, c))
+            return out
+        if atom.op in ("floordiv", "mod") and bits & self.lane_bit:
+            return self.split_quotient(atom)
+        return {(atom,): 1}
+
+    def split_quotient(self, atom: Expr) -> Polynomial:
+        """(base + lane) // c is base // c where all lanes fall between two multiples of c."""
+        whole: Polynomial = {(atom,): 1}
+        divisor = atom.args[1]
+        lane = self.lane
+        if divisor.op != "const" or divisor.attr <= 0 or lane is None:
+            return whole
+        numerator = self.polynomials.of(atom.args[0])
+        if numerator.get((lane,)) != 1:
+            return whole
+        common = divisor.attr
+        for monomial, c in numerator.items():
+            if monomial not in (ONE, (lane,)):
+                common = math.gcd(common, c)
+                if any(self.describe(a).variables & self.lane_bit for a in monomial):
+                    return whole
+        if numerator.get(ONE, 0) % common + self.lanes > common:
+            return whole
+        first = substitute(atom.args[0], {lane: s.index(0)})
+        if atom.op == "floordiv":
+            return self.polynomials.of(s.floordiv(first, divisor))
+        return affine.add(self.polynomials.of(s.mod(first, divisor)), {(lane,): 1})
+
+    # --- address arithmetic: index arithmetic does not wrap, hence nsw ----------------------------
+
+    def is_stable(self, atoms: Monomial) -> bool:
+        """Whether the value is the same wherever it is known, so that a key of its own is safe."""
+        for atom in atoms:
+            facts = self.describe(atom)
+            if facts.reads or (facts.effects and self.mask is not None):
+                return False
+        return True
+
+    def monomial(self, monomial: Monomial, c: int) -> Value:
+        """c * product of the atoms; scalar or vector."""
+        key = (monomial, c)
+        found = self.memo.get(key)
+        if found is not None:
+            return found
+        parts = sorted([self.value(atom) for atom in monomial], key=lambda v: v[2])
+        ref, lanes, level = parts[0]
+        for other in parts[1:]:
+            wide = lanes or other[1]
+            x, y = self.spread((ref, lanes, level), int64, wide), self.spread(other, int64, wide)
+            lanes, level = wide, max(level, other[2])
+            ref = self.emit(level, f"mul nsw {type_name(int64, lanes)} {x}, {y}")
+        if c != 1:
+            factor = f"splat (i64 {c})" if lanes else str(c)
+            ref = self.emit(level, f"mul nsw {type_name(int64, lanes)} {ref}, {factor}")
+        if self.is_stable(monomial):
+            return self.remember(key, (ref, lanes, level))
+        return ref, lanes, level
+
+    def sum_of(self, values: list[Value]) -> Value:
+        ref, lanes, level = values[0]
+        for other in values[1:]:
+            key = ("sum", ref, other[0])
+            found = self.memo.get(key)
+            if found is None:
+                wide = lanes or other[1]
+                x, y = self.spread((ref, lanes, level), int64, wide), self.spread(other, int64, wide)
+                level = max(level, other[2])
+                text = self.emit(level, f"add nsw {type_name(int64, wide)} {x}, {y}")
+                found = self.remember(key, (text, wide, level))
+            ref, lanes, level = found
+        return ref, lanes, level
+
+    def index_value(self, access: Access) -> Value:
+        """The scalar part of an access as one number."""
+        values = [self.monomial(m, c) for m, c in access.terms]
+        values.sort(key=lambda v: v[2])
+        if access.offset or not values:
+            values.append((str(access.offset), 0, 0))
+        return self.sum_of(values)
+
+    def pointer(self, buffer: Buffer, terms: Terms, offset: int) -> Value:
+        """Address of element sum(terms) + offset, one step per level of the loop nest."""
+        key = ("pointer", buffer, terms)
+        found = self.memo.get(key)
+        if found is None:
+            found = self.pointer_of_terms(buffer, terms)
+            if all(self.is_stable(m) for m, _ in terms):
+                self.remember(key, found)
+        if offset == 0:
+            return found
+        return self.displaced(found, memory_type(buffer.dtype), str(offset), 0)
+
+    def pointer_of_terms(self, buffer: Buffer, terms: Terms) -> Value:
+        address = self.bases[buffer]
+        groups: dict[int, list[Value]] = {}
+        for monomial, c in terms:
+            part = self.monomial(monomial, c)
+            groups.setdefault(part[2], []).append(part)
+        for level in sorted(groups):
+            index = self.sum_of(groups[level])
+            address = self.displaced(address, memory_type(buffer.dtype), index[0], index[2])
+        return address
+
+    def displaced(self, address: Value, element: str, index: str, level: int) -> Value:
+        key = ("gep", address[0], index, element)
+        found = self.memo.get(key)
+        if found is None:
+            level = max(level, address[2])
+            text = f"getelementptr inbounds {element}, ptr {address[0]}, i64 {index}"
+            found = self.remember(key, (self.emit(level, text), 0, level))
+        return found
+
+    def lane_pointers(self, buffer: Buffer, access: Access) -> Value:
+        """A vector of addresses."""
+        address = self.pointer(buffer, access.terms, access.offset)
+        lanes, element = self.lanes, memory_type(buffer.dtype)
+        if not access.vector:
+            # 32-bit offsets let x86 gather twice as many elements per instruction.
+            numbers = lane_numbers("i32", lanes, 0, access.stride)
+            offsets: Value = (f"<{lanes} x i32> {numbers}", lanes, 0)
+        else:
+            parts = [self.monomial(m, c) for m, c in access.vector]
+            if access.stride:
+                parts.append((lane_numbers("i64", lanes, 0, access.stride), lanes, 0))
+            total = self.sum_of(parts)
+            offsets = (f"<{lanes} x i64> {self.spread(total, int64, lanes)}", lanes, total[2])
+        level = max(address[2], offsets[2])
+        text = f"getelementptr inbounds {element}, ptr {address[0]}, {offsets[0]}"
+        return self.emit(level, text), lanes, level
+
+    # --- loads ------------------------------------------------------------------------------------
+
+    def load(self, expr: Expr) -> Value:
+        buffer = expr.attr
+        if buffer.scope == "register":
+            return self.load_register(expr)
+        access = self.access(buffer, expr.args)
+        level = max(self.floor, self.store_levels.get(buffer, 0))
+        if access.stride == 0 and not access.vector:
+            return self.load_scalar(expr, access, level)
+        if access.stride in (1, -1) and not access.vector:
+            return self.load_contiguous(buffer, access, level)
+        addresses = self.lane_pointers(buffer, access)
+        level = max(level, addresses[2])
+        mask = "splat (i1 true)"
+        if self.mask is not None:
+            level = max(level, self.mask[2])
+            mask = self.spread(self.mask, bool_, self.lanes)
+        ty = memory_type(buffer.dtype, self.lanes)
+        element, vector = memory_type(buffer.dtype), f"<{self.lanes} x i1>"
+        name = f"masked.gather.{vector_suffix(element, self.lanes)}.v{self.lanes}p0"
+        if name not in self.declarations:
+            self.declare_intrinsic(name, ty, [f"<{self.lanes} x ptr>", vector, ty])
+        ref = self.emit(
+            level,
+            f"call {ty} @llvm.{name}(<{self.lanes} x ptr> align {buffer.dtype.size_bytes} "
+            f"{addresses[0]}, {vector} {mask}, {ty} zeroinitializer)",
+        )
+        return self.from_memory(buffer, ref, self.lanes, level)
+
+    def from_memory(self, buffer: Buffer, ref: str, lanes: int, level: int) -> Value:
+        return memory_to_value(self, buffer.dtype, ref, lanes, level), lanes, level
+
+    def load_scalar(self, expr: Expr, access: Access, level: int) -> Value:
+        buffer = expr.attr
+        address = self.pointer(buffer, access.terms, access.offset)
+        level = max(level, address[2])
+        ref = address[0]
+        if self.mask is not None and not self.is_inside(buffer, expr.args):
+            active = self.any_lane(self.mask)
+            level = max(level, active[2])
+            self.uses_zero = True
+            ref = self.emit(level, f"select i1 {active[0]}, ptr {ref}, ptr @tinyflow.zero")
+        text = f"load {memory_type(buffer.dtype)}, ptr {ref}, align {buffer.dtype.size_bytes}"
+        return self.from_memory(buffer, self.emit(level, text), 0, level)
+
+    def is_inside(self, buffer: Buffer, indices: tuple[Expr, ...]) -> bool:
+        """Whether the access is in range whatever the mask says, so that it needs no guard."""
+        for index, extent in zip(indices, buffer.shape, strict=True):
+            if index.op == "const":
+                if not isinstance(extent, int) or not 0 <= index.attr < extent:
+                    return False
+                continue
+            bound = self.extents.get(index)
+            if bound is None:
+                return False
+            both = isinstance(bound, int) and isinstance(extent, int)
+            if bound is not extent and not (both and bound <= extent):  # type: ignore[operator]
+                return False
+        return True
+
+    def load_contiguous(self, buffer: Buffer, access: Access, level: int) -> Value:
+        lanes, size = self.lanes, buffer.dtype.size_bytes
+        backwards = access.stride < 0
+        offset = access.offset - (lanes - 1 if backwards else 0)
+        address = self.pointer(buffer, access.terms, offset)
+        level = max(level, address[2])
+        ty = memory_type(buffer.dtype, lanes)
+        if self.mask is None:
+            ref = self.emit(level, f"load {ty}, ptr {address[0]}, align {size}")
+        else:
+            level = max(level, self.mask[2])
+            mask = self.spread(self.mask, bool_, lanes)
+            if backwards:
+                mask = self.reversed(mask, f"<{lanes} x i1>", level)
+            vector = f"<{lanes} x i1>"
+            name = f"masked.load.{vector_suffix(memory_type(buffer.dtype), lanes)}.p0"
+            if name not in self.declarations:
+                self.declare_intrinsic(name, ty, ["ptr", vector, ty])
+            ref = self.emit(
+                level,
+                f"call {ty} @llvm.{name}(ptr align {size} {address[0]}, {vector} {mask}, "
+                f"{ty} zeroinitializer)",
+            )
+        if backwards:
+            ref = self.reversed(ref, ty, level)
+        return self.from_memory(buffer, ref, lanes, level)
+
+    def reversed(self, ref: str, ty: str, level: int) -> str:
+        order = lane_numbers("i32", self.lanes, self.lanes - 1, -1)
+        text = f"shufflevector {ty} {ref}, {ty} poison, <{self.lanes} x i32> {order}"
+        return self.emit(level, text)
+
+    # --- stores -----------------------------------------------------------------------------------
+
+    def store(self, stmt: Store) -> None:
+        buffer = stmt.buffer
+        value = self.value(stmt.value)
+        if buffer.scope == "register":
+            self.store_register(stmt, value)
+        else:
+            access = self.access(buffer, stmt.indices)
+            if access.stride == 1 and not access.vector:
+                self.store_contiguous(buffer, access, value)
+            elif access.stride == 0 and not access.vector and not (value[1] and self.mask):
+                self.store_scalar(buffer, access, value)
+            else:
+                self.scatter(buffer, access, value)
+        self.invalidate(buffer)
+
+    def invalidate(self, buffer: Buffer) -> None:
+        """Values that were computed from the buffer's old contents are no longer known."""
+        for expr in self.readers.pop(buffer, ()):
+            self.memo.pop(expr, None)
+
+    def store_contiguous(self, buffer: Buffer, access: Access, value: Value) -> None:
+        lanes, size, level = self.lanes, buffer.dtype.size_bytes, self.level
+        address = self.pointer(buffer, access.terms, access.offset)
+        ty = memory_type(buffer.dtype, lanes)
+        ref = self.spread(value, buffer.dtype, lanes)
+        ref = value_to_memory(self, buffer.dtype, ref, lanes, level)
+        if self.mask is None:
+            self.line(f"store {ty} {ref}, ptr {address[0]}, align {size}")
+            return
+        mask = self.spread(self.mask, bool_, lanes)
+        vector = f"<{lanes} x i1>"
+        name = f"masked.store.{vector_suffix(memory_type(buffer.dtype), lanes)}.p0"
+        if name not in self.declarations:
+            self.declare_intrinsic(name, "void", [ty, "ptr", vector])
+        self.line(
+            f"call void @llvm.{name}({ty} {ref}, ptr align {size} {address[0]}, {vector} {mask})"
+        )
+
+    def store_scalar(self, buffer: Buffer, access: Access, value: Value) -> None:
+        ref, lanes, _ = value
+        size, level = buffer.dtype.size_bytes, self.level
+        if lanes:  # all lanes store to one element: the last one wins
+            ty = type_name(buffer.dtype, lanes)
+            ref = self.emit(level, f"extractelement {ty} {ref}, i64 {lanes - 1}")
+        ref = value_to_memory(self, buffer.dtype, ref, 0, level)
+        address = self.pointer(buffer, access.terms, access.offset)
+        end = ""
+        if self.mask is not None:
+            active, number = self.any_lane(self.mask), self.number()
+            end = f"stored{number}"
+            self.line(f"br i1 {active[0]}, label %store{number}, label %{end}")
+            self.place_label(f"store{number}")
+        self.line(f"store {memory_type(buffer.dtype)} {ref}, ptr {address[0]}, align {size}")
+        if end:
+            self.line(f"br label %{end}")
+            self.place_label(end)
+
+    def scatter(self, buffer: Buffer, access: Access, value: Value) -> None:
+        """Lanes store in ascending order, so the last of equal addresses wins."""
+        lanes, level = self.lanes, self.level
+        addresses = self.lane_pointers(buffer, access)
+        ref = self.spread(value, buffer.dtype, lanes)
+        ref = value_to_memory(self, buffer.dtype, ref, lanes, level)
+        mask = "splat (i1 true)" if self.mask is None else self.spread(self.mask, bool_, lanes)
+        ty, vector = memory_type(buffer.dtype, lanes), f"<{lanes} x i1>"
+        name = f"masked.scatter.{vector_suffix(memory_type(buffer.dtype), lanes)}.v{lanes}p0"
+        if name not in self.declarations:
+            self.declare_intrinsic(name, "void", [ty, f"<{lanes} x ptr>", vector])
+        self.line(
+            f"call void @llvm.{name}({ty} {ref}, <{lanes} x ptr> align {buffer.dtype.size_bytes} "
+            f"{addresses[0]}, {vector} {mask})"
+        )
+
+    # --- comparisons of indices with a bound --------------------------------------------------------
+
+    def lane_limit(self, expr: Expr) -> tuple[Value, bool] | None:
+        """``lane op limit`` (True) or ``limit op lane`` (False) for an index comparison."""
+        a, b = expr.args
+        if a.dtype is not int64 or not self.describe(expr).variables & self.lane_bit:
+            return None
+        access = self.split(affine.add(self.polynomials.of(a), self.polynomials.of(b), -1))
+        if access.vector or access.stride not in (1, -1):
+            return None
+        if access.stride == -1:  # base - lane < 0
+            return self.index_value(access), False
+        negated = tuple((m, -c) for m, c in access.terms)
+        return self.index_value(Access(negated, -access.offset, 0, ())), True
+
+    def lane_comparison(self, expr: Expr) -> Value | None:
+        """base + lane < n as lane < n - base on 32-bit lanes: two cheap instructions."""
+        found = self.lane_limit(expr)
+        if found is None:
+            return None
+        (limit, _, level), lane_first = found
+        lanes = self.lanes
+        low = self.call_on(level, "smax", "i64", [limit, "-1"], "i64")
+        both = self.call_on(level, "smin", "i64", [low, str(lanes)], "i64")
+        narrow = self.emit(level, f"trunc i64 {both} to i32")
+        bound = self.splat((narrow, 0, level), "i32", lanes)
+        numbers = lane_numbers("i32", lanes)
+        x, y = (numbers, bound) if lane_first else (bound, numbers)
+        predicate = {"lt": "slt", "le": "sle"}.get(expr.op, expr.op)
+        return self.emit(level, f"icmp {predicate} <{lanes} x i32> {x}, {y}"), lanes, level
+
+    def every_lane(self, expr: Expr) -> Value | None:
+        """Scalar: the condition holds in all lanes; None when that is not a cheap question."""
+        if expr.op == "and":
+            a = self.every_lane(expr.args[0])
+            b = None if a is None else self.every_lane(expr.args[1])
+            return None if a is None or b is None else self.conjunction(a, b)
+        if not self.describe(expr).variables & self.lane_bit:
+            found = self.value(expr)
+            return None if found[1] else found
+        if expr.op not in ("lt", "le"):
+            return None
+        comparison = self.lane_limit(expr)
+        if comparison is None:
+            return None
+        (limit, _, level), lane_first = comparison
+        # What holds for the last lane (or the first) holds for all.
+        predicate = {"lt": "slt", "le": "sle"}[expr.op]
+        x, y = (str(self.lanes - 1), limit) if lane_first else (limit, "0")
+        return self.emit(level, f"icmp {predicate} i64 {x}, {y}"), 0, level
+
+    # --- registers: see llvm_register.py ------------------------------------------------------------
+
+    def load_register(self, expr: Expr) -> Value:
+        raise NotImplementedError
+
+    def store_register(self, stmt: Store, value: Value) -> None:
+        raise NotImplementedError
+
+
+def not_constant(buffer: Buffer) -> InternalError:
+    return InternalError(
+        f"codegen: register buffer {buffer.name} needs indices that are constant after unrolling"
+    )

@@ -1,0 +1,87 @@
+"""From a scheduled loop nest to the address of its native code, through the caches.
+
+Main functions: ``kernel_address``, ``kernel_text``. May import core, ir, schedule, codegen, runtime.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+from dataclasses import replace
+
+from tinyflow.codegen.llvm import lower_to_llvm
+from tinyflow.core import options
+from tinyflow.ir.loop.nodes import Kernel
+from tinyflow.ir.loop.text import show
+from tinyflow.ir.loop.verify import verify
+from tinyflow.runtime import jit
+from tinyflow.runtime.kernel_cache import cache_key, default_cache
+from tinyflow.schedule.targets import Target
+
+_addresses: dict[tuple[str, Target], int] = {}
+_lock = threading.Lock()
+
+
+@functools.cache
+def generator_fingerprint() -> str:
+    """Hash of the source files that decide what machine code a loop nest becomes."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    digest = hashlib.sha256()
+    for folder in ("codegen", "ir/scalar", "ir/loop"):
+        directory = os.path.join(package, folder)
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".py"):
+                with open(os.path.join(directory, name), "rb") as file:
+                    digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """The canonical text of a kernel: its identity in the caches."""
+    return show(replace(kernel, name="kernel"))
+
+
+def target_text(target: Target) -> str:
+    return (
+        f"{target.triple} {target.cpu} {target.features} lanes={target.lanes} "
+        f"{generator_fingerprint()}"
+    )
+
+
+def kernel_llvm(kernel: Kernel, target: Target, symbol: str = "kernel") -> str:
+    """LLVM IR of the kernel before LLVM's own passes."""
+    return lower_to_llvm(replace(kernel, name=symbol), target)
+
+
+def kernel_assembly(kernel: Kernel, target: Target) -> str:
+    from tinyflow.codegen.machine import PASSES, target_machine
+
+    return jit.assembly(kernel_llvm(kernel, target), target_machine(target), PASSES)
+
+
+def kernel_address(kernel: Kernel, target: Target) -> int:
+    """Address of the kernel's native code: from memory, from disk, or compiled now."""
+    text = kernel_text(kernel)
+    known = _addresses.get((text, target))
+    if known is not None:
+        return known
+    if options.current().verify:
+        verify(kernel)
+    key = cache_key(text, target_text(target))
+    symbol = f"k{key[:24]}"
+
+    def build() -> bytes:
+        from tinyflow.codegen.machine import PASSES, target_machine
+
+        return jit.compile_object(
+            kernel_llvm(kernel, target, symbol), target_machine(target), PASSES
+        )
+
+    code = default_cache().get_or_build(key, build)
+    with _lock:
+        address = _addresses.get((text, target))
+        if address is None:
+            address = _addresses[text, target] = jit.load_object(code, symbol)
+    return address

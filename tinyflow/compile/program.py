@@ -1,0 +1,461 @@
+"""An executable step: native segments, the host calls between them, and their memory.
+
+Main types: ``Plan`` (what to run and where values live; shared), ``Program`` (one plan bound to
+memory of its own). May import core, ir, passes, schedule, codegen and runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyflow.compile.kernels import kernel_address
+from tinyflow.core import options
+from tinyflow.core.dtype import uint8
+from tinyflow.core.error import InternalError, InvalidArgumentError
+from tinyflow.ir.graph.nodes import Function, Input, Node, Value
+from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
+from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.passes.fuse_groups import Group, Grouping, fuse_groups, in_memory
+from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
+from tinyflow.runtime.arena import Arena, aligned_empty
+from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
+from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
+from tinyflow.schedule.auto import lower_group
+from tinyflow.schedule.lowering import LoweredKernel, Scratch
+from tinyflow.schedule.schedule import Schedule
+from tinyflow.schedule.targets import Target, host_target
+
+
+@dataclass(eq=False)
+class HostCall:
+    """A node that runs in Python between native segments."""
+
+    node: Node
+
+
+@dataclass(eq=False)
+class CopyKernel:
+    """Bytes from one slot to another at the end of a step."""
+
+    source: Any
+    target: Any
+    size_bytes: int
+
+
+@dataclass(eq=False)
+class Plan:
+    """Everything about a step that does not depend on a session.
+
+    actions: kernels and host calls in order, then the copies.
+    fetches: per output of the function a position in the list of result arrays, or the feed's,
+    constant's or variable's value it simply is.
+    """
+
+    fn: Function
+    grouping: Grouping
+    target: Target
+    actions: list[LoweredKernel | HostCall | CopyKernel]
+    memory: MemoryPlan
+    results: list[Value]
+    constants: dict[Value, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> list[LoweredKernel]:
+        return [a for a in self.actions if isinstance(a, LoweredKernel)]
+
+
+def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> Plan:
+    """Groups, kernels and memory for an optimised function with static types.
+
+    The first ``len(fn.outputs) - len(fn.updates)`` outputs are fetches, the rest new values of
+    variables.
+    """
+    if target is None:
+        target = host_target().with_lanes(options.current().lanes)
+    grouping = fuse_groups(fn, fuse)
+    actions: list[LoweredKernel | HostCall | CopyKernel] = []
+    uses: list[Use] = []
+    views: dict[Value, Value] = {}
+    for group in grouping.groups:
+        if group.kind == "view":
+            item = group.items[0]
+            views[item.value] = item.reads[0][0]
+        elif group.kind == "host":
+            node = group.items[0].value.node
+            actions.append(HostCall(node))
+            uses.append(Use(node.inputs, node.outputs))
+        elif _is_empty(grouping, group):
+            uses.append(Use((), tuple(i.value for i in grouping.results(group))))
+            actions.append(HostCall(_NOTHING))
+        else:
+            for lowered in lower_group(grouping, group, target):
+                actions.append(lowered)
+                uses.append(_use(lowered))
+    fixed, constants = _fixed_places(fn, uses, views)
+    split = len(fn.outputs) - len(fn.updates)
+    results = list(dict.fromkeys(fn.outputs[:split]))
+    memory = plan_memory(
+        uses,
+        fixed,
+        views,
+        [(n, v) for n, v in enumerate(results)],
+        [(key, fn.outputs[n]) for key, n in fn.updates.items()],
+    )
+    _place_views(memory, views)
+    live = [a for a in actions if not (isinstance(a, HostCall) and a.node is _NOTHING)]
+    live += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
+    return Plan(fn, grouping, target, live, memory, results, constants)
+
+
+class _Nothing(Node):
+    def __init__(self) -> None:
+        super().__init__(Input(None), (), ())  # type: ignore[arg-type]
+
+
+_NOTHING = _Nothing()
+
+
+def _is_empty(grouping: Grouping, group: Group) -> bool:
+    """All results have no elements: there is nothing to compute."""
+    results = grouping.results(group)
+    return group.kind != "loops" and all(i.value.type.size == 0 for i in results)
+
+
+def _use(lowered: LoweredKernel) -> Use:
+    reads, writes = [], []
+    for buffer, argument in zip(lowered.kernel.buffers, lowered.arguments, strict=True):
+        if argument is None:
+            continue
+        if buffer.name in lowered.kernel.outputs:
+            writes.append(argument)
+        else:
+            reads.append(argument)
+    return Use(tuple(reads), tuple(writes), lowered.in_place)
+
+
+def _fixed_places(
+    fn: Function, uses: Sequence[Use], views: dict[Value, Value]
+) -> tuple[dict[Any, Place], dict[Value, np.ndarray[Any, Any]]]:
+    fixed: dict[Any, Place] = {}
+    constants: dict[Value, np.ndarray[Any, Any]] = {}
+    for value in fn.inputs:
+        op = value.node.op
+        assert isinstance(op, Input)
+        fixed[value] = Place(op.role if op.role != "argument" else "feed", op.key or value)
+    needed = [v for use in uses for v in use.reads if isinstance(v, Value)]
+    for value in [*needed, *views.values(), *fn.outputs]:
+        node = value.node
+        if node.op.type_name == "Constant" and value not in fixed and in_memory(node):
+            array = np.ascontiguousarray(node.op.reference())
+            constants[value] = array
+            fixed[value] = Place("constant", value)
+    return fixed, constants
+
+
+def _place_views(memory: MemoryPlan, views: dict[Value, Value]) -> None:
+    for value in views:
+        root = value
+        while root in views:
+            root = views[root]
+        if root in memory.places:
+            memory.places[value] = memory.places[root]
+
+
+_COPY_BLOCK = 1 << 16
+
+
+def copy_kernel() -> Kernel:
+    """out[0:n] = in[0:n], bytes; n is an argument: one kernel serves every copy."""
+    n, i = s.var("n"), s.var("i")
+    source = LoopBuffer("in0", uint8, (n,))
+    target = LoopBuffer("out0", uint8, (n,))
+    store = Store(target, (i,), s.load(source, i))
+    schedule = Schedule((For(i, n, SERIAL, (store,)),))
+    outer, inner = schedule.block("i", _COPY_BLOCK)
+    schedule.vectorize(inner, 64)
+    schedule.parallel(outer)
+    tasks = (n + (_COPY_BLOCK - 1)) // _COPY_BLOCK
+    return Kernel("copy", (source, target), (n,), schedule.body, ("out0",), tasks)
+
+
+class Program:
+    """A plan with memory: call ``run(feeds)``.
+
+    store: the session's variables (None when the function has none).
+    native_calls: foreign calls made so far; ``profile`` and ``record`` give times per kernel.
+    """
+
+    def __init__(self, plan: Plan, store: Any = None) -> None:
+        self.plan = plan
+        self.store = store
+        self.arena = Arena(max(plan.memory.arena_bytes, 64))
+        self._slot_of: dict[Any, int] = {}
+        self._slots: list[Any] = [None]  # slot 0 is the status record
+        self._keep: list[Any] = []
+        self.pool = _pool()
+        self.segments: list[Any] = []
+        self._launch_sources: list[list[LoweredKernel | CopyKernel]] = []
+        self._build_segments()
+        fn = plan.fn
+        self.feed_values = [v for v in fn.inputs if _role(v) in ("feed", "argument")]
+        self.counters = [v.node.op.key for v in fn.inputs if _role(v) == "counter"]  # type: ignore[attr-defined]
+        self.reads = [v.node.op.key for v in fn.inputs if _role(v) == "variable"]  # type: ignore[attr-defined]
+        self.updates = list(fn.updates)
+        self._fetch_types = [(v.type.shape, v.dtype.numpy) for v in plan.results]
+        split = len(fn.outputs) - len(fn.updates)
+        self._positions = [plan.results.index(v) for v in fn.outputs[:split]]
+        self._bind_static()
+        self._generation = -1
+
+    # ---- building ------------------------------------------------------------------------------
+    def _slot(self, place: Any) -> int:
+        found = self._slot_of.get(place)
+        if found is None:
+            found = self._slot_of[place] = len(self._slots)
+            self._slots.append(place)
+        return found
+
+    def _place(self, value: Any) -> Any:
+        if isinstance(value, Place):
+            return value
+        return self.plan.memory.places[value]
+
+    def _build_segments(self) -> None:
+        batch: list[Launch] = []
+        sources: list[Any] = []
+        pending: list[tuple[list[Launch], list[Any]]] = []
+        for action in self.plan.actions:
+            if isinstance(action, HostCall):
+                if batch:
+                    pending.append((batch, sources))
+                    self.segments.append(len(pending) - 1)
+                    batch, sources = [], []
+                self.segments.append(action)
+                for value in (*action.node.inputs, *action.node.outputs):
+                    if value in self.plan.memory.places:
+                        self._slot(self._place(value))
+            else:
+                batch.append(self._launch(action))
+                sources.append(action)
+        if batch:
+            pending.append((batch, sources))
+            self.segments.append(len(pending) - 1)
+        for place in self.plan.memory.places.values():
+            if place.kind != "arena":
+                self._slot(place)
+        lists = [LaunchList(b, len(self._slots), self.pool) for b, _ in pending]
+        self._launch_sources = [srcs for _, srcs in pending]
+        self.segments = [lists[x] if isinstance(x, int) else x for x in self.segments]
+        self.launch_lists = lists
+
+    def _launch(self, action: LoweredKernel | CopyKernel) -> Launch:
+        if isinstance(action, CopyKernel):
+            address = kernel_address(copy_kernel(), self.plan.target)
+            tasks = -(-action.size_bytes // _COPY_BLOCK)
+            slots = (self._slot(self._place(action.source)), self._slot(self._place(action.target)))
+            return Launch(address, tasks, 4, slots, (action.size_bytes,), "copy", "",
+                          0, 2 * action.size_bytes)  # fmt: skip
+        kernel = action.kernel
+        arguments = tuple(
+            0 if a is None else self._slot(self._place(a)) for a in action.arguments
+        )
+        tasks = kernel.tasks
+        assert isinstance(tasks, int), kernel.tasks
+        source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
+        return Launch(
+            kernel_address(kernel, self.plan.target), tasks, max(1, action.chunk), arguments, (),
+            kernel.name, source, action.flops, action.bytes,
+            serial=action.chunk == 0 or self.pool is None,
+        )  # fmt: skip
+
+    def _bind_static(self) -> None:
+        """Addresses that never change: arena, constants, counters."""
+        for slot, place in enumerate(self._slots):
+            if place is None:
+                continue
+            if place.kind == "arena":
+                self._set(slot, self.arena.address + place.key)
+            elif place.kind == "constant":
+                array = self.plan.constants[place.key]
+                copy = aligned_empty(array.shape, array.dtype)
+                copy[...] = array
+                self._keep.append(copy)
+                self._set(slot, copy.ctypes.data)
+            elif place.kind == "counter":
+                self._set(slot, self.store.counter(place.key).ctypes.data)
+        values = {v: n for n, v in enumerate(self.feed_values)}
+        self._feed_slots = [
+            (values[v], self._slot_of[p])
+            for v, p in self.plan.memory.places.items()
+            if p.kind == "feed" and p in self._slot_of and v in values
+        ]
+        self._fetch_slots = [
+            self._slot_of[Place("fetch", n)] if Place("fetch", n) in self._slot_of else None
+            for n in range(len(self.plan.results))
+        ]
+        for copy in self.plan.memory.copies:
+            if isinstance(copy.target, Place) and copy.target.kind == "fetch":
+                self._fetch_slots[copy.target.key] = self._slot_of.get(copy.target)
+        self._initialized_slots = [
+            (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
+        ]
+        self._tables = [x.table for x in self.launch_lists]
+
+    def _set(self, slot: int, address: int) -> None:
+        for lst in self.launch_lists:
+            lst.table[slot] = address
+
+    def bind_variables(self) -> None:
+        """Look up where the store keeps the variables (again, after one moved)."""
+        for place, slot in self._slot_of.items():
+            if place.kind == "variable":
+                self._set(slot, self.store.array(place.key).ctypes.data)
+        self._generation = self.store.generation
+
+    # ---- running -------------------------------------------------------------------------------
+    def run(self, feeds: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Result arrays, one per fetch; fresh memory that the caller owns.
+
+        feeds: C-contiguous arrays of exactly the declared types, one per feed input.
+        """
+        store = self.store
+        if store is not None and self._generation != store.generation:
+            self.bind_variables()
+        tables = self._tables
+        for position, slot in self._feed_slots:
+            address = feeds[position].__array_interface__["data"][0]
+            for table in tables:
+                table[slot] = address
+        results = []
+        for (shape, dtype), slot in zip(self._fetch_types, self._fetch_slots, strict=True):
+            array = np.empty(shape, dtype)
+            results.append(array)
+            if slot is not None:
+                address = array.__array_interface__["data"][0]
+                for table in tables:
+                    table[slot] = address
+        if self._initialized_slots:
+            self._bind_initialized()
+        for segment in self.segments:
+            if type(segment) is LaunchList:
+                if segment.run():
+                    self._raise_status(segment)
+            else:
+                self._call_host(segment, feeds, results)
+        for key in self.counters:
+            store.counter(key)[0] += 1
+        for ref in self.updates:
+            store.mark_initialized(ref)
+        if len(self._positions) == len(results):
+            return results
+        fresh = [True] * len(results)
+        out = []
+        for n in self._positions:  # the same value fetched twice: two arrays
+            out.append(results[n] if fresh[n] else results[n].copy())
+            fresh[n] = False
+        return out
+
+    def _bind_initialized(self) -> None:
+        flags = [np.array([self.store.is_initialized(ref)]) for ref, _ in self._initialized_slots]
+        self._flags = flags
+        for flag, (_, slot) in zip(flags, self._initialized_slots, strict=True):
+            self._set(slot, flag.ctypes.data)
+
+    def _call_host(
+        self, call: HostCall, feeds: Sequence[Any], results: Sequence[Any]
+    ) -> None:
+        node = call.node
+        arguments = [np.array(self._array(v, feeds, results)) for v in node.inputs]
+        returned = node.op.call_host(*arguments)  # type: ignore[attr-defined]
+        for value, array in zip(node.outputs, returned or (), strict=False):
+            if value in self.plan.memory.places:
+                np.copyto(self._array(value, feeds, results), array, casting="no")
+
+    def _array(self, value: Value, feeds: Sequence[Any], results: Sequence[Any]) -> Any:
+        """The memory of a value as an array (a view)."""
+        if value.node.op.type_name == "Constant":
+            return value.node.op.reference()
+        place = self.plan.memory.places[value]
+        shape, dtype = value.type.shape, value.dtype.numpy
+        if place.kind == "arena":
+            return self.arena.view(place.key, shape, dtype)  # type: ignore[arg-type]
+        if place.kind == "feed":
+            (position,) = [p for p, slot in self._feed_slots if slot == self._slot_of[place]]
+            return feeds[position].reshape(shape)
+        if place.kind == "fetch":
+            return results[place.key].reshape(shape)
+        if place.kind == "variable":
+            return self.store.array(place.key).reshape(shape)
+        if place.kind == "counter":
+            return self.store.counter(place.key).reshape(shape)
+        if place.kind == "initialized":
+            return np.array(self.store.is_initialized(place.key))
+        raise InternalError(f"no array for {place}")
+
+    def _raise_status(self, segment: LaunchList) -> None:
+        """The error that a kernel reported, with the user's line."""
+        status = segment.status
+        action = self._launch_sources[self.launch_lists.index(segment)][status.launch_index]
+        group = action.group if isinstance(action, LoweredKernel) else None
+        nodes = [i.value.node for i in group.items] if group is not None else []
+        raise kernel_error(status, nodes)
+
+    # ---- looking inside ------------------------------------------------------------------------
+    @property
+    def native_calls(self) -> int:
+        return sum(x.record().native_calls for x in self.launch_lists)
+
+    def profile(self, enabled: bool) -> None:
+        for segment in self.launch_lists:
+            segment.profile(enabled)
+
+    def record(self) -> list[ProfileRecord]:
+        return [x.record() for x in self.launch_lists]
+
+
+def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
+    """The user's error for a kernel's status record."""
+    codes = {
+        s.INDEX_OUT_OF_RANGE: (
+            f"index {status.value} is out of range",
+            f"indices in [0, {status.limit})",
+            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse"),
+        ),
+        s.DIVISION_BY_ZERO: ("integer division by zero", "a divisor other than 0",
+                             ("FloorDiv", "FloorMod", "Div", "Truncate", "Mod")),
+        s.NEGATIVE_EXPONENT: ("integers to negative integer powers are not allowed",
+                              "exponents of 0 or more", ("Pow",)),
+    }  # fmt: skip
+    what, expected, names = codes.get(
+        status.code, (f"a kernel reported status {status.code}", "", ())
+    )
+    node = next((n for n in nodes if n.op.type_name.startswith(names)), None) if names else None
+    node = node or (nodes[-1] if nodes else None)
+    if node is None:
+        return InvalidArgumentError(what, expected=expected)
+    error = InvalidArgumentError(
+        f"{node.op.type_name} {node.name or ''}: {what}".replace(" :", ":"),
+        expected=expected, source=node.source,
+        sources=dict(node.origin) or None,
+    )  # fmt: skip
+    error.node = node
+    return error
+
+
+def _role(value: Value) -> str:
+    return value.node.op.role  # type: ignore[attr-defined,no-any-return]
+
+
+_Scratch = Scratch
+
+
+def _pool() -> ThreadPool | None:
+    threads = options.current().threads
+    if threads:
+        set_num_threads(threads)
+    return default_pool()

@@ -1,0 +1,233 @@
+"""Static shapes: known, partly known, or of unknown rank.
+
+A dimension is an ``int`` or a ``Dim``, a polynomial with integer coefficients over named unknown
+extents (``N``, ``2*N+1``). A shape is a tuple of dimensions, or None when the rank is unknown.
+May be imported by everything; imports core.error only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tinyflow.core.error import AxisError, ShapeError
+
+Monomial = tuple[str, ...]  # the sorted names of the factors; () is the constant term
+
+
+class Dim:
+    """An extent that is not known yet: a polynomial over symbols, e.g. ``2*N+1``.
+
+    Equal polynomials are equal dimensions; different ones may still turn out equal at run time.
+    """
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: dict[Monomial, int]) -> None:
+        self.terms = tuple(sorted((m, c) for m, c in terms.items() if c))
+
+    @staticmethod
+    def symbol(name: str) -> Dim:
+        return Dim({(name,): 1})
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return frozenset(name for monomial, _ in self.terms for name in monomial)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dim) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(self.terms)
+
+    def __add__(self, other: Dimension) -> Dimension:
+        terms = dict(self.terms)
+        for monomial, coefficient in _terms(other):
+            terms[monomial] = terms.get(monomial, 0) + coefficient
+        return _simplest(terms)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dimension:
+        return _simplest({m: -c for m, c in self.terms})
+
+    def __sub__(self, other: Dimension) -> Dimension:
+        return self + (-other)
+
+    def __rsub__(self, other: Dimension) -> Dimension:
+        return (-self) + other
+
+    def __mul__(self, other: Dimension) -> Dimension:
+        terms: dict[Monomial, int] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in _terms(other):
+                key = tuple(sorted(m1 + m2))
+                terms[key] = terms.get(key, 0) + c1 * c2
+        return _simplest(terms)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dimension) -> Dimension:
+        if other == 1:
+            return self
+        quotient = exact_quotient(self, other)
+        return opaque(f"({self}//{other})") if quotient is None else quotient
+
+    def __rfloordiv__(self, other: Dimension) -> Dimension:
+        return opaque(f"({other}//{self})")
+
+    def __str__(self) -> str:
+        parts = []
+        for monomial, coefficient in sorted(self.terms, key=lambda t: (-len(t[0]), t[0])):
+            name = "*".join(monomial)
+            if not monomial:
+                parts.append(f"{coefficient:+d}")
+            elif abs(coefficient) == 1:
+                parts.append(("+" if coefficient > 0 else "-") + name)
+            else:
+                parts.append(f"{coefficient:+d}*{name}")
+        return "".join(parts).removeprefix("+")
+
+    __repr__ = __str__
+
+
+Dimension = int | Dim
+Shape = tuple[Dimension, ...] | None
+
+
+def _terms(dim: Dimension) -> Iterable[tuple[Monomial, int]]:
+    return dim.terms if isinstance(dim, Dim) else (((), dim),)
+
+
+def _simplest(terms: dict[Monomial, int]) -> Dimension:
+    dim = Dim(terms)
+    if not dim.terms:
+        return 0
+    if len(dim.terms) == 1 and dim.terms[0][0] == ():
+        return dim.terms[0][1]
+    return dim
+
+
+def opaque(name: str) -> Dim:
+    """An unknown extent that is no polynomial of the others (``N//2``, ``max(N, M)``)."""
+    return Dim.symbol(name)
+
+
+def exact_quotient(dividend: Dimension, divisor: Dimension) -> Dimension | None:
+    """``dividend / divisor`` when it is a polynomial with integer coefficients, else None."""
+    if isinstance(dividend, int) and isinstance(divisor, int):
+        return dividend // divisor if divisor and dividend % divisor == 0 else None
+    if dividend == divisor:
+        return 1
+    divisor_terms = list(_terms(divisor))
+    if len(divisor_terms) != 1:
+        return None
+    (names, coefficient), quotient = divisor_terms[0], {}
+    if coefficient == 0:
+        return None
+    for monomial, c in _terms(dividend):
+        rest = list(monomial)
+        for name in names:
+            if name not in rest:
+                return None
+            rest.remove(name)
+        if c % coefficient:
+            return None
+        quotient[tuple(rest)] = c // coefficient
+    return _simplest(quotient)
+
+
+def is_static(shape: Shape) -> bool:
+    """Whether rank and all extents are known."""
+    return shape is not None and all(type(d) is int for d in shape)
+
+
+def size_of(shape: Sequence[Dimension]) -> Dimension:
+    """Number of elements."""
+    total: Dimension = 1
+    for dim in shape:
+        total = total * dim
+    return total
+
+
+def normalize_axis(axis: int, rank: int, op: str = "axis") -> int:
+    """``axis`` counted from the front. Errors: AxisError outside [-rank, rank)."""
+    if not -rank <= axis < rank:
+        valid = "none (the input is a scalar)" if rank == 0 else f"{-rank} to {rank - 1}"
+        raise AxisError(
+            f"{op}: axis {axis} is outside a rank {rank} input",
+            expected=f"an axis out of: {valid}, got {axis}",
+        )
+    return axis + rank if axis < 0 else axis
+
+
+def normalize_axes(axes: Any, rank: int, op: str = "axis") -> tuple[int, ...]:
+    """Sorted distinct axes counted from the front; None means all. Errors: AxisError."""
+    if axes is None:
+        return tuple(range(rank))
+    if not isinstance(axes, (tuple, list)):
+        axes = (axes,)
+    normal = [normalize_axis(int(a), rank, op) for a in axes]
+    if len(set(normal)) != len(normal):
+        raise AxisError(f"{op}: axes {tuple(axes)} name one axis twice")
+    return tuple(sorted(normal))
+
+
+def broadcast_dim(a: Dimension, b: Dimension) -> Dimension | None:
+    """The extent of one broadcast axis; None when the two can never agree."""
+    if a == b:
+        return a
+    if a == 1:
+        return b
+    if b == 1:
+        return a
+    if isinstance(a, int) and isinstance(b, int):
+        return None
+    # An unknown extent against a known one above 1 must be that extent (or 1) at run time.
+    if isinstance(a, int):
+        return a
+    if isinstance(b, int):
+        return b
+    return opaque(f"max({a},{b})")
+
+
+def broadcast_shapes(a: Shape, b: Shape) -> Shape:
+    """NumPy's broadcast of two shapes. Errors: ShapeError."""
+    if a is None or b is None:
+        return None
+    rank = max(len(a), len(b))
+    out = []
+    for i in range(-rank, 0):
+        da = a[i] if -i <= len(a) else 1
+        db = b[i] if -i <= len(b) else 1
+        dim = broadcast_dim(da, db)
+        if dim is None:
+            raise ShapeError(f"shapes {show(a)} and {show(b)} do not broadcast: {da} against {db}")
+        out.append(dim)
+    return tuple(out)
+
+
+def merge_dim(a: Dimension, b: Dimension) -> Dimension | None:
+    """The more definite of two extents that must be equal; None when they cannot be."""
+    if a == b:
+        return a
+    if isinstance(a, int) and isinstance(b, int):
+        return None
+    return a if isinstance(a, int) else b if isinstance(b, int) else a
+
+
+def merge_shapes(a: Shape, b: Shape) -> Shape:
+    """The more definite of two shapes that must be equal. Errors: ShapeError."""
+    if a is None or b is None:
+        return b if a is None else a
+    if len(a) != len(b):
+        raise ShapeError(f"shapes {show(a)} and {show(b)} differ in rank")
+    merged = tuple(merge_dim(x, y) for x, y in zip(a, b, strict=True))
+    if None in merged:
+        raise ShapeError(f"shapes {show(a)} and {show(b)} differ")
+    return merged  # type: ignore[return-value]
+
+
+def show(shape: Shape) -> str:
+    """``[32, 784]``, ``[N, 10]``, ``[...]`` for an unknown rank."""
+    return "[...]" if shape is None else "[" + ", ".join(map(str, shape)) + "]"

@@ -1,0 +1,1 @@
+"""Graph passes: functionalize and specialize make the function, pipeline.optimize improves it."""

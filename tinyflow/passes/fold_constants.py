@@ -1,0 +1,78 @@
+"""Computes what does not depend on any input. May import core, ir.graph, ops and passes.base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyflow.core.error import TinyFlowError
+from tinyflow.ir.graph.builder import Builder
+from tinyflow.ir.graph.interp import apply
+from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Value
+from tinyflow.ir.graph.visit import rebuild
+from tinyflow.ops.creation import Constant, constant
+from tinyflow.passes.base import graph_pass
+
+#: a bigger result is cheaper to compute in every step than to carry in the program
+LIMIT_BYTES = 64 * 1024
+
+
+@graph_pass(needs={"static_types"}, provides={"constants_folded"}, level=1)
+def fold_constants(fn: Function) -> Function:
+    """A Constant for every node whose inputs are constants, up to 64 KiB, by its reference.
+
+    Before: %0 = Constant {2.0}; %1 = Constant {3.0}; %2 = Mul(%0, %1)      After: %2 = Constant {6.0}
+    A node whose reference fails stays: the error belongs to the run that needs the value.
+    """
+    arrays: dict[Value, Any] = {}
+    builder = Builder()
+
+    def change(node: Node, inputs: tuple[Value, ...]) -> Any:
+        op = node.op
+        if isinstance(op, Constant):
+            arrays[node.outputs[0]] = op.value
+            return None
+        if (
+            not inputs
+            or op.effect is not Effect.NONE
+            or isinstance(op, Input)
+            or node.control_inputs
+        ):
+            return None
+        for value in inputs:
+            if value not in arrays:
+                return None
+        if sum(t.size_bytes for t in node.types) > LIMIT_BYTES:
+            return None
+        return _folded(node, [arrays[v] for v in inputs], builder, arrays)
+
+    return rebuild(fn, change)
+
+
+def _folded(
+    node: Node, arguments: list[Any], builder: Builder, arrays: dict[Value, Any]
+) -> list[Value] | None:
+    try:
+        with np.errstate(all="ignore"):
+            result = apply(node.op, arguments)
+    except (TinyFlowError, ArithmeticError, ValueError, IndexError):
+        return None
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    folded = []
+    for array, declared in zip(results, node.types, strict=True):
+        array = np.asarray(array)
+        if array.dtype != declared.dtype.numpy or array.shape != declared.shape:
+            return None
+        value = constant_like(array, node, builder)
+        arrays[value] = array
+        folded.append(value)
+    return folded
+
+
+def constant_like(array: Any, node: Node, builder: Builder) -> Value:
+    """A Constant with the name and places of ``node``."""
+    from tinyflow.ir.graph.builder import building
+
+    with building(builder), builder.on_behalf_of(node.source, node.origin):
+        return constant(array, name=node.name)  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""The visible list of graph passes, each with the reason why it stands where it stands.
+
+Main names: ``PIPELINE``, ``optimize``. May import core, ir.graph and passes.
+
+A pass runs when ``options.level`` is at least its own level (0: needed for any code at all; 1: what
+keeps every bit; rules choose by contract, see rewrite.rule) and its name is not switched off.
+"""
+
+from __future__ import annotations
+
+from tinyflow.ir.graph.nodes import Function
+from tinyflow.passes.base import PassRecord, Step, run_passes
+from tinyflow.passes.cse import cse
+from tinyflow.passes.decompose import decompose
+from tinyflow.passes.fold_constants import fold_constants
+from tinyflow.passes.prune import prune
+from tinyflow.passes.simplify import simplify, stabilize
+
+PIPELINE: tuple[Step, ...] = (
+    Step(prune, "feeds may have cut off variables; every later pass has less to do"),
+    Step(fold_constants, "literals meet as single constants, which rules recognise"),
+    Step(cse, "patterns see one softmax(x), not the forward pass's and the gradient's"),
+    Step(simplify, "identities and broadcasts stand between the ops of the patterns below"),
+    Step(stabilize, "needs the ops as written: log(softmax(x)) is gone after decompose"),
+    Step(simplify, "cleans up what stabilize leaves: products with one, double negations"),
+    Step(cse, "the stable forms of loss and gradient share their parts"),
+    Step(stabilize, "patterns that appear only when those parts are one: 1 - sigmoid in gradients"),
+    Step(decompose, "composite ops have no kernel"),
+    Step(simplify, "parts of composites meet their neighbours"),
+    Step(fold_constants, "composites bring constants of their own"),
+    Step(cse, "composites on equal inputs share parts: max and sum of one softmax"),
+    Step(prune, "what rules made superfluous must not be bound"),
+)
+
+
+def optimize(fn: Function) -> tuple[Function, list[PassRecord]]:
+    """``fn`` (static types, see ``specialize``) after the pipeline, and a record per pass."""
+    return run_passes(fn, PIPELINE)

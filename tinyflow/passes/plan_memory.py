@@ -1,0 +1,263 @@
+"""Where every value of a step lives: one arena, planned before anything runs.
+
+Main types: ``Place``, ``MemoryPlan``, ``plan_memory``. May import core and ir.
+
+A value lives in a *root*: a feed, a variable, a constant, a fetched result, or a range of the arena.
+Views share the root of their input. A result takes over the memory of an input that dies in the
+same kernel where the kernel allows it (``in_place`` pairs): a variable's new value its old one's,
+another value its input's range. Ranges of the arena are reused after the last kernel that needs
+them; kernels run in the order given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tinyflow.ir.graph.nodes import Value
+
+ALIGNMENT = 64
+
+
+class Place(NamedTuple):
+    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch" or "arena".
+
+    key: what identifies the root within its kind; for "arena" the byte offset.
+    """
+
+    kind: str
+    key: Any
+
+
+@dataclass(eq=False)
+class Use:
+    """One kernel (or host call) as the plan sees it.
+
+    reads, writes: values and scratch areas (objects with ``size_bytes``).
+    in_place: (input, result) pairs that may share memory.
+    """
+
+    reads: tuple[Any, ...]
+    writes: tuple[Any, ...]
+    in_place: tuple[tuple[Any, Any], ...] = ()
+
+
+@dataclass(eq=False)
+class Between:
+    """Scratch memory of a copy that must not overwrite what another copy still reads."""
+
+    size_bytes: int
+
+
+class Copy(NamedTuple):
+    """A copy after the last kernel: value -> place (or scratch)."""
+
+    source: Any
+    target: Any
+    size_bytes: int
+
+
+@dataclass
+class MemoryPlan:
+    """places: value or scratch -> Place.   arena_bytes: size of the arena.
+    copies: results that had to be computed elsewhere.   reused: results that took over an input.
+    """
+
+    places: dict[Any, Place] = field(default_factory=dict)
+    arena_bytes: int = 0
+    copies: list[Copy] = field(default_factory=list)
+    reused: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+class _FreeList:
+    """First-fit allocation of byte ranges; freed neighbours join."""
+
+    def __init__(self) -> None:
+        self.free: list[tuple[int, int]] = []  # (offset, size), sorted
+        self.end = 0
+
+    def take(self, size: int) -> int:
+        best = None
+        for n, (_, length) in enumerate(self.free):
+            if length >= size and (best is None or length < self.free[best][1]):
+                best = n
+        if best is not None:
+            offset, length = self.free[best]
+            if length == size:
+                del self.free[best]
+            else:
+                self.free[best] = (offset + size, length - size)
+            return offset
+        if self.free and sum(self.free[-1]) == self.end:
+            offset = self.free.pop()[0]
+        else:
+            offset = self.end
+        self.end = offset + size
+        return offset
+
+    def give(self, offset: int, size: int) -> None:
+        import bisect
+
+        n = bisect.bisect(self.free, (offset, size))
+        if n < len(self.free) and self.free[n][0] == offset + size:
+            size += self.free.pop(n)[1]
+        if n and sum(self.free[n - 1]) == offset:
+            start, length = self.free[n - 1]
+            self.free[n - 1] = (start, length + size)
+        else:
+            self.free.insert(n, (offset, size))
+
+
+def _rounded(size: int) -> int:
+    return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+
+
+def _bytes(value: Any) -> int:
+    return value.type.size_bytes if isinstance(value, Value) else value.size_bytes  # type: ignore[no-any-return]
+
+
+def plan_memory(
+    uses: Sequence[Use],
+    fixed: dict[Any, Place],
+    views: dict[Any, Any],
+    fetches: Sequence[tuple[Hashable, Any]],
+    updates: Sequence[tuple[Hashable, Any]],
+    reuse: bool = True,
+) -> MemoryPlan:
+    """Places for everything the uses touch.
+
+    fixed: values with a place of their own (feeds, variables' old values, constants).
+    views: value -> the value whose memory it shows.
+    fetches, updates: (key, value) pairs that must end up in a result array or a variable.
+    reuse=False gives every value its own range (for debugging and for tests of in-place).
+    """
+    return _Planner(uses, fixed, views, fetches, updates, reuse).run()
+
+
+class _Planner:
+    def __init__(
+        self,
+        uses: Sequence[Use],
+        fixed: dict[Any, Place],
+        views: dict[Any, Any],
+        fetches: Sequence[tuple[Hashable, Any]],
+        updates: Sequence[tuple[Hashable, Any]],
+        reuse: bool,
+    ) -> None:
+        self.uses, self.fixed, self.views = uses, fixed, views
+        self.fetches, self.updates, self.reuse = fetches, updates, reuse
+        self.plan = MemoryPlan(dict(fixed))
+        self.last: dict[Any, int] = {}
+        self.born: dict[Any, int] = {}
+        for n, use in enumerate(uses):
+            for value in use.reads:
+                self.last[self.root(value)] = n
+            for value in use.writes:
+                self.born.setdefault(self.root(value), n)
+                self.last[self.root(value)] = max(n, self.last.get(self.root(value), n))
+        for _, value in (*fetches, *updates):
+            if self.root(value) in fixed:  # copied after the last kernel
+                self.last[self.root(value)] = len(uses)
+
+    def root(self, value: Any) -> Any:
+        while value in self.views:
+            value = self.views[value]
+        return value
+
+    def run(self) -> MemoryPlan:
+        self.place_updates()
+        self.place_fetches()
+        self.place_arena()
+        return self.plan
+
+    def place_updates(self) -> None:
+        """A variable's new value goes straight into its memory when nobody reads the old one
+        later, or in the very kernel that writes it unless that kernel may work in place."""
+        old_of = {p.key: v for v, p in self.fixed.items() if p.kind == "variable"}
+        for key, value in self.updates:
+            target, root = Place("variable", key), self.root(value)
+            n = self.born.get(root)
+            old = old_of.get(key)
+            direct = n is not None and root not in self.plan.places
+            if direct and old is not None:
+                last_read = self.last.get(old, -1)
+                in_place = (old, root) in self.uses[n].in_place  # type: ignore[index]
+                direct = last_read < n or (last_read == n and in_place and self.reuse)  # type: ignore[operator]
+            if direct:
+                self.plan.places[root] = target
+                if old is not None:
+                    self.plan.reused.append((old, root))
+            elif self.plan.places.get(root) != target:
+                self.plan.copies.append(Copy(value, target, _bytes(value)))
+
+    def place_fetches(self) -> None:
+        for key, value in self.fetches:
+            target, root = Place("fetch", key), self.root(value)
+            if root in self.born and root not in self.plan.places and _bytes(root) == _bytes(value):
+                self.plan.places[root] = target
+            else:
+                self.plan.copies.append(Copy(value, target, _bytes(value)))
+        # Copies run after all kernels, and those into variables after those out of them: a fetch
+        # of the old value must not see the new one, and a, b = b, a needs a place between.
+        before, after = [], []
+        for copy in self.plan.copies:
+            if copy.target.kind == "fetch":
+                before.append(copy)
+            elif self.plan.places.get(self.root(copy.source), copy.target).kind == "variable":
+                between = Between(copy.size_bytes)
+                before.append(Copy(copy.source, between, copy.size_bytes))
+                after.append(Copy(between, copy.target, copy.size_bytes))
+                self.last[between] = len(self.uses)
+            else:
+                after.append(copy)
+        self.plan.copies = before + after
+        for copy in self.plan.copies:
+            self.last[self.root(copy.source)] = len(self.uses)
+
+    def place_arena(self) -> None:
+        free = _FreeList()
+        held: dict[Any, tuple[int, int]] = {}
+        dying: dict[int, list[Any]] = {}
+        for root, n in self.last.items():
+            dying.setdefault(n, []).append(root)
+        for n, use in enumerate(self.uses):
+            taken: set[Any] = set()
+            for value in use.writes:
+                root = self.root(value)
+                if root in self.plan.places:
+                    continue
+                size = _rounded(_bytes(root))
+                source = self.inherit(n, use, root, held, taken)
+                if source is not None:
+                    held[root] = held.pop(source)
+                    taken.add(source)
+                    self.plan.reused.append((source, root))
+                else:
+                    held[root] = (free.take(size), size)
+                self.plan.places[root] = Place("arena", held[root][0])
+            for root in dying.get(n, ()):
+                if root in held and self.reuse:
+                    free.give(*held.pop(root))
+        for root in dying.get(len(self.uses), ()):
+            if root not in self.plan.places:
+                self.plan.places[root] = Place("arena", free.take(_rounded(_bytes(root))))
+        self.plan.arena_bytes = free.end
+
+    def inherit(
+        self, n: int, use: Use, root: Any, held: dict[Any, tuple[int, int]], taken: set[Any]
+    ) -> Any:
+        """An input in the arena that dies here and whose memory the result may take over."""
+        if not self.reuse:
+            return None
+        for old, new in use.in_place:
+            source = self.root(old)
+            if (
+                new is root
+                and source in held
+                and source not in taken
+                and self.last.get(source) == n
+                and held[source][1] == _rounded(_bytes(root))
+            ):
+                return source
+        return None

@@ -1,0 +1,1 @@
+"""Tables and classes of rewrite rules, by purpose."""

@@ -1,0 +1,29 @@
+"""The rule passes: stabilize (first, on the ops as written) and simplify.
+
+May import rewrite, passes.base and passes.rules.
+"""
+
+from __future__ import annotations
+
+from tinyflow.ir.graph.nodes import Function
+from tinyflow.passes.base import GraphPass
+from tinyflow.passes.rules import algebraic, domain, layout, stability
+from tinyflow.rewrite import RuleSet
+
+
+def rule_pass(name: str, rule_set: RuleSet, doc: str) -> GraphPass:
+    """A pass that applies a rule set; its trace is kept in the pass record."""
+
+    def run(fn: Function) -> Function:
+        return rule_set.apply(fn)[0]
+
+    return GraphPass(
+        name, run, frozenset({"static_types"}), frozenset(), 1, doc, rule_set
+    )
+
+
+STABILIZE = RuleSet("stabilize", stability.RULES)
+SIMPLIFY = RuleSet("simplify", [*layout.RULES, *algebraic.RULES, *domain.RULES])
+
+stabilize = rule_pass("stabilize", STABILIZE, "Forms that keep their value where the naive one overflows.")
+simplify = rule_pass("simplify", SIMPLIFY, "Algebraic identities, redundant casts and movements.")

@@ -1,0 +1,291 @@
+"""From a function of partly known types to one where every type is static.
+
+Main function: ``specialize(fn, feed_types)``. May import core, ir.graph, ops and passes.decompose.
+
+Before                                                   After, for feeds of float32[64, 3]
+  %0 = Input {role="feed"} : float32[N, 3]                 %0 = Input : float32[64, 3]
+  %1 = Shape(%0) : int32[2]                                %1 = Constant {[64 3]}
+  %2 = DynamicShape(%0, %1) {Reshape, "shape"}             %2 = Reshape(%0) {shape=(64, 3)}
+  %3 = UnbroadcastLike(%2, %9)                             %3 = Sum(%2) {axes=(0,)}
+
+Types are inferred again from the concrete inputs; shapes that the graph computes are folded; ops
+that stand for "the shape of that value" are replaced by ops with static attributes. Every pass after
+this one may rely on static types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyflow.core import shape as shapes
+from tinyflow.core.error import InternalError, ShapeError, TinyFlowError, Unsupported
+from tinyflow.core.shape import Dim
+from tinyflow.ir.graph.builder import Builder, argument_names, building, describe
+from tinyflow.ir.graph.interp import apply
+from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Op, TensorType, Value
+from tinyflow.ir.graph.visit import remap, result_values
+from tinyflow.ops.base import DynamicShape
+from tinyflow.ops.creation import Constant, FilledLike, constant
+from tinyflow.ops.like import LikeOp
+from tinyflow.passes.decompose import is_decomposed
+
+#: arrays up to this many elements are folded here: shapes, axes, multiples
+SMALL = 64
+
+
+def specialize(
+    fn: Function,
+    feed_types: Sequence[TensorType],
+    state_types: Mapping[Any, TensorType] | None = None,
+) -> Function:
+    """``fn`` for feeds of these static types, one per input with role "feed", in order.
+
+    state_types: types of variables whose declared type is not static, by key.
+    Errors: ShapeError, DTypeError and so on from ``infer``, with the user's line of the op and the
+    feeds' types; Unsupported when a shape depends on computed data.
+    """
+    return _Specializer(fn, feed_types, state_types or {}).run()
+
+
+class _Specializer:
+    """One walk over the function; ``values`` maps old values to new ones."""
+
+    def __init__(
+        self,
+        fn: Function,
+        feed_types: Sequence[TensorType],
+        state_types: Mapping[Any, TensorType],
+    ) -> None:
+        self.fn = fn
+        self.values: dict[Value, Value] = {}
+        self.constants: dict[Value, np.ndarray[Any, Any]] = {}
+        self.extents: dict[str, int] = {}  # symbols of the feeds' declared shapes
+        self.state_types = state_types
+        self.builder = Builder()
+        feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
+        if len(feeds) != len(feed_types):
+            raise InternalError(f"specialize: {len(feeds)} feeds, {len(feed_types)} types")
+        self.feed_types = dict(zip(feeds, feed_types, strict=True))
+
+    def run(self) -> Function:
+        values = self.values
+        with building(self.builder):
+            for node in self.fn.nodes:
+                new = self.translate(node)
+                if new is node.outputs:
+                    continue
+                for old, value in zip(node.outputs, new, strict=True):
+                    values[old] = value
+        return remap(self.fn, values) if values else self.fn
+
+    def translate(self, node: Node) -> Sequence[Value]:
+        """The outputs that stand for those of ``node``; ``node.outputs`` itself if it may stay."""
+        op, values = node.op, self.values
+        if isinstance(op, Input):
+            return self.bind_input(node, op)
+        inputs = node.inputs
+        if values:
+            inputs = tuple([values.get(v, v) for v in inputs])
+            if inputs == node.inputs:
+                inputs = node.inputs
+        if type(op) is Constant:
+            if node.types[0].size <= SMALL:
+                self.constants[node.outputs[0]] = np.asarray(op.value)
+            return node.outputs
+        try:
+            return self.rebuild(node, op, inputs)
+        except TinyFlowError as error:
+            raise self.explain(error, node, inputs) from None
+
+    def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        op, inputs = self.resolve(op, inputs)
+        if isinstance(op, (LikeOp, FilledLike)) and is_decomposed(op):
+            with self.builder.on_behalf_of(node.source, node.origin):
+                return self.named(node, result_values(op.decompose(*inputs)))
+        known = self.folded(node, op, inputs)
+        if known is not None:
+            return known
+        types = node.types
+        if inputs is not node.inputs or op is not node.op or not _static(types):
+            op, types = self.infer(op, inputs)
+            if types == node.types:
+                types = node.types
+        if (
+            types is node.types
+            and inputs is node.inputs
+            and op is node.op
+            and not node.control_inputs
+        ):
+            return node.outputs
+        return Node(
+            op, inputs, types, node.name, self.controls(node), node.device, node.source, node.origin
+        ).outputs
+
+    def controls(self, node: Node) -> tuple[Node, ...]:
+        return tuple(
+            self.values[c.outputs[0]].node if c.outputs and c.outputs[0] in self.values else c
+            for c in node.control_inputs
+        )
+
+    def named(self, node: Node, results: Sequence[Value]) -> Sequence[Value]:
+        """Results of other ops under the node's name, where the last op is a new one."""
+        for value in results:
+            if value.node.name is None and not isinstance(value.node.op, Input):
+                value.node.name = node.name
+        return results
+
+    # ------------------------------------------------------------------ inputs
+
+    def bind_input(self, node: Node, op: Input) -> Sequence[Value]:
+        value = node.outputs[0]
+        concrete = self.feed_types.get(value)
+        if concrete is None and not op.type.is_static:
+            concrete = self.state_types.get(op.key)
+            if concrete is None:
+                raise InternalError(
+                    f"specialize: no static type is known for {node.name or op.role}",
+                    received={"declared": op.type},
+                    source=node.source,
+                )
+        if concrete is None or concrete == op.type:
+            return node.outputs
+        self.check_feed(node, op.type, concrete)
+        for declared, extent in zip(op.type.shape or (), concrete.shape or (), strict=False):
+            if isinstance(declared, Dim) and len(declared.terms) == 1:
+                (monomial, coefficient), = declared.terms
+                if len(monomial) == 1 and coefficient == 1:
+                    self.extents.setdefault(monomial[0], extent)  # type: ignore[arg-type]
+        return Node(
+            dataclasses.replace(op, type=concrete), (), (concrete,), node.name,
+            source=node.source, origin=node.origin,
+        ).outputs  # fmt: skip
+
+    def check_feed(self, node: Node, declared: TensorType, concrete: TensorType) -> None:
+        try:
+            shapes.merge_shapes(declared.shape, concrete.shape)
+        except ShapeError:
+            raise ShapeError(
+                f"the value fed for {node.name or 'a value'} has a shape that does not fit",
+                received={"fed": concrete, "declared": declared},
+                source=node.source,
+            ) from None
+
+    # ------------------------------------------------------------------ attributes and constants
+
+    def resolve(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
+        """The op with static attributes, on the inputs that it still needs."""
+        if isinstance(op, DynamicShape):
+            operand = self.constant_of(inputs[-1])
+            if operand is None:
+                raise Unsupported(
+                    f"{op.inner.type_name}: its {op.field} depends on computed data",
+                    expected=f"{op.field} to follow from constants, shapes and the feeds' shapes",
+                    hint="compute it in NumPy and use it as a Python value",
+                )
+            return op.resolve(operand), inputs[:-1]
+        hook = getattr(op, "specialize", None)
+        if hook is not None:
+            found = hook(
+                [v.type for v in inputs], [self.constants.get(v) for v in inputs]
+            )
+            if found is not None:
+                return found, inputs if argument_names(type(found)) else ()
+        return op, inputs
+
+    def constant_of(self, value: Value) -> np.ndarray[Any, Any] | None:
+        found = self.constants.get(value)
+        if found is None and type(value.node.op) is Constant:
+            found = np.asarray(value.node.op.value)
+        return found
+
+    def folded(
+        self, node: Node, op: Op, inputs: tuple[Value, ...]
+    ) -> Sequence[Value] | None:
+        """A Constant in the place of a small computation on constants or of a shape."""
+        if type(op) is Constant:
+            arrays: list[Any] = []
+        else:
+            if not inputs or op.effect is not Effect.NONE:
+                return None
+            constants = self.constants
+            for value in inputs:
+                if value not in constants:
+                    return None
+            arrays = [constants[v] for v in inputs]
+        op, types = self.infer(op, inputs)
+        if any(t.size > SMALL for t in types):
+            return None
+        with np.errstate(all="ignore"):
+            result = apply(op, arrays)
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        out = []
+        with self.builder.on_behalf_of(node.source, node.origin):
+            for array, type_ in zip(results, types, strict=True):
+                value = constant(np.asarray(array, type_.dtype.numpy), type_.dtype)
+                self.constants[value] = np.asarray(value.node.op.value)
+                out.append(value)
+        return self.named(node, out)
+
+    def infer(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[TensorType, ...]]:
+        """The op, with the feeds' extents put into attributes that hold symbols, and its types."""
+        result = op.infer(*[v.node.types[v.index] for v in inputs])
+        types = result if type(result) is tuple else (result,)
+        if not _static(types):
+            fields = {name: self.substituted(v) for name, v in op.attributes.items()}
+            if fields != op.attributes:
+                op = dataclasses.replace(op, **fields)  # type: ignore[type-var]
+                result = op.infer(*[v.node.types[v.index] for v in inputs])
+                types = result if type(result) is tuple else (result,)
+        if not _static(types):
+            raise Unsupported(
+                f"{op.type_name}: the shape of its result depends on computed data",
+                received={"result": ", ".join(map(str, types))},
+                expected="shapes that follow from the feeds' shapes",
+            )
+        return op, types
+
+    def substituted(self, attribute: Any) -> Any:
+        """The attribute with the symbols that the feeds bind replaced by their extents."""
+        if isinstance(attribute, Dim):
+            extent = self.extent(attribute)
+            return attribute if extent is None else extent
+        if type(attribute) is tuple:
+            return tuple(map(self.substituted, attribute))
+        return attribute
+
+    def extent(self, dim: Dim) -> int | None:
+        total = 0
+        for monomial, coefficient in dim.terms:
+            product = coefficient
+            for symbol in monomial:
+                if symbol not in self.extents:
+                    return None
+                product *= self.extents[symbol]
+            total += product
+        return total
+
+    # ------------------------------------------------------------------ errors
+
+    def explain(
+        self, error: TinyFlowError, node: Node, inputs: tuple[Value, ...]
+    ) -> TinyFlowError:
+        """The error with the op's line, its inputs and what was fed."""
+        error = describe(error, node.op, inputs, node.source)
+        if node.name and node.name not in error.what:
+            error.what = f"{error.what} (node '{node.name}')"
+        for label, source in node.origin:
+            error.located(label, source)
+        for value, type_ in self.feed_types.items():
+            name = value.node.name or "a value"
+            error.received.setdefault(f"fed {name}", type_)
+        if hasattr(error, "node"):
+            error.node = node
+        return error
+
+
+def _static(types: Sequence[TensorType]) -> bool:
+    return all(t.is_static for t in types)

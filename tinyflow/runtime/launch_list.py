@@ -1,0 +1,198 @@
+"""A native segment: kernels in order, run by one foreign call.
+
+Main types: Launch, LaunchList, ProfileRecord. Imports native, native_ir, thread_pool and core.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyflow.runtime import native, native_ir
+from tinyflow.runtime.thread_pool import ThreadPool, default_pool
+
+_PROFILE_RUNS = 64
+_HEADER = len(native_ir.PROFILE_HEADER)
+_SEGMENT = {name: index for index, name in enumerate(native_ir.SEGMENT_FIELDS)}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel call over the tasks [0, n_tasks), in claims of ``chunk`` tasks.
+
+    arg_slots: table slot of each buffer; slot 0 is the status record. extents: the kernel's
+    integers. flops, bytes: work and memory traffic of one call, for reports.
+    serial: keep off the pool (the tasks depend on each other, or the kernel is tiny).
+    """
+
+    fn_address: int
+    n_tasks: int
+    chunk: int
+    arg_slots: tuple[int, ...]
+    extents: tuple[int, ...]
+    name: str = ""
+    source: str = ""
+    flops: int = 0
+    bytes: int = 0
+    serial: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchStatus:
+    """What went wrong in the last run: code 0 means nothing; the rest is the kernel's word."""
+
+    code: int
+    launch_index: int
+    value: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class LaunchProfile:
+    """Times of one launch over the recorded runs, in ns (0 when it never ran under profile)."""
+
+    name: str
+    source: str
+    calls: int
+    median_ns: int
+    last_ns: int
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """native_calls: foreign calls since the list was made; runs: those recorded without error;
+    median_ns: of a whole run, first kernel's start to last kernel's end."""
+
+    native_calls: int
+    runs: int
+    median_ns: int
+    launches: tuple[LaunchProfile, ...]
+
+
+class _Owned(ctypes.c_void_p):
+    """A pointer that keeps what it points to (ctypes subclasses take attributes)."""
+
+    memory: tuple[object, ...]
+    samples: object
+
+
+class LaunchList:
+    """Owns the packed launches, the pointer table and the status record.
+
+    ``table[slot] = address`` sets a buffer (slots 1 .. n_slots - 1; 0 is the status record). The
+    caller keeps the buffers alive. ``run()`` executes all launches by exactly one foreign call,
+    without the GIL, and returns 0 or the code a kernel has set; see ``status``. A list has one
+    table, so one thread at a time may run it. With pool=None the default pool is used.
+    """
+
+    run: Callable[[], int]
+    table: memoryview
+
+    def __init__(
+        self, launches: Sequence[Launch], n_slots: int, pool: ThreadPool | None = None
+    ) -> None:
+        self.launches = tuple(launches)
+        self.pool = pool if pool is not None else default_pool()
+        _check(self.launches, n_slots)
+        n_launches = len(self.launches)
+        slots = np.array([s for one in self.launches for s in one.arg_slots], dtype=np.int32)
+        extents = np.array([e for one in self.launches for e in one.extents], dtype=np.int64)
+        packed = _pack(self.launches, slots.ctypes.data, extents.ctypes.data)
+        self._status = np.zeros(len(native_ir.STATUS_FIELDS), dtype=np.int64)
+        table = np.zeros(n_slots, dtype=np.uint64)
+        table[0] = self._status.ctypes.data
+        # Element stores from Python: memoryview 22 ns, ctypes array 27, array.array 31, numpy 34.
+        self.table = memoryview(table)  # type: ignore[arg-type]  # numpy's stubs hide the buffer
+        self._segment = np.array(
+            [packed.ctypes.data, n_launches, table.ctypes.data, self.pool.pointer, 0, 0],
+            dtype=np.int64,
+        )
+        self._samples = np.zeros(0, dtype=np.int64)
+        pointer = _Owned(self._segment.ctypes.data)
+        pointer.memory = (packed, slots, extents, table, self._status, self._segment, self.pool)
+        # A partial has no Python frame of its own: the call costs what ctypes costs.
+        self.run = functools.partial(native.native_runtime().run_packed, pointer)
+        self._pointer = pointer
+
+    @property
+    def status(self) -> LaunchStatus:
+        """The status record as the last run left it."""
+        return LaunchStatus(*(int(word) for word in self._status))
+
+    def profile(self, enabled: bool) -> None:
+        """Start or stop taking times (20 ns per launch); starting forgets older times."""
+        if enabled:
+            row = 2 * len(self.launches)
+            self._samples = np.zeros(_HEADER + _PROFILE_RUNS * row, dtype=np.int64)
+            self._samples[1] = _PROFILE_RUNS
+            self._pointer.samples = self._samples
+        self._segment[_SEGMENT["profile"]] = self._samples.ctypes.data if enabled else 0
+
+    def record(self) -> ProfileRecord:
+        """Number of foreign calls, and times of the last runs made under ``profile(True)``."""
+        n_launches = len(self.launches)
+        runs = int(self._samples[0]) if self._samples.size else 0
+        kept = min(runs, _PROFILE_RUNS)
+        times = self._samples[_HEADER:].reshape(-1, n_launches, 2)[:kept] if kept else None
+        median_ns = 0
+        if times is not None and n_launches:
+            median_ns = int(np.median(times[:, -1, 1] - times[:, 0, 0]))
+        reports = []
+        for index, one in enumerate(self.launches):
+            median = last = 0
+            if times is not None:
+                spans = times[:, index, 1] - times[:, index, 0]
+                median, last = int(np.median(spans)), int(spans[(runs - 1) % _PROFILE_RUNS])
+            reports.append(
+                LaunchProfile(one.name, one.source, runs, median, last, one.flops, one.bytes)
+            )
+        return ProfileRecord(
+            int(self._segment[_SEGMENT["n_calls"]]), runs, median_ns, tuple(reports)
+        )
+
+
+def _check(launches: Sequence[Launch], n_slots: int) -> None:
+    """Native code trusts these numbers, so they are checked here."""
+    if n_slots < 1:
+        raise ValueError(f"launch list: expected at least 1 slot (the status), got {n_slots}")
+    for one in launches:
+        if one.fn_address <= 0 or one.n_tasks < 0 or one.chunk < 1:
+            raise ValueError(
+                f"launch {one.name!r}: expected fn_address > 0, n_tasks >= 0 and chunk >= 1, "
+                f"got {one.fn_address}, {one.n_tasks} and {one.chunk}"
+            )
+        if any(not 0 <= slot < n_slots for slot in one.arg_slots):
+            raise ValueError(
+                f"launch {one.name!r}: expected slots below {n_slots}, got {one.arg_slots}"
+            )
+
+
+def _pack(launches: Sequence[Launch], slots_address: int, extents_address: int) -> np.ndarray:
+    """The launches as records of ``native_ir.LAUNCH_FIELDS``: int64[n, 7]."""
+    rows = []
+    any_parallel = False
+    for one in launches:
+        any_parallel |= not one.serial and one.n_tasks > one.chunk
+        rows.append(
+            (
+                one.fn_address,
+                one.n_tasks,
+                one.chunk,
+                len(one.arg_slots),
+                slots_address,
+                extents_address,
+                native_ir.FLAG_SERIAL if one.serial else 0,
+            )
+        )
+        slots_address += 4 * len(one.arg_slots)
+        extents_address += 8 * len(one.extents)
+    packed = np.array(rows, dtype=np.int64).reshape(len(rows), len(native_ir.LAUNCH_FIELDS))
+    if any_parallel:
+        packed[0, native_ir.LAUNCH_FIELDS.index("flags")] |= native_ir.FLAG_ARM
+    return packed

@@ -1,0 +1,491 @@
+"""Contractions: register-tiled loop nests for sums of products.
+
+Main function: ``lower_dot``. May import core, ir, te and schedule.lowering.
+
+C[i, j] = epilogue(sum_k a(i, k) * b(k, j)), one chain acc = fma(a, b, acc) per element, k ascending:
+the canonical order of a contraction, whatever the tiling. The limit is two fused multiply-adds per
+cycle, each with one vector operand from a register and a broadcast scalar from memory. A tile of
+``rows`` x ``vectors`` accumulators needs per k ``vectors`` vector loads and ``rows`` broadcasts for
+rows*vectors fmas; it must fill the registers (to hide the latency of 4 cycles x 2 units) and no
+more. Two forms:
+
+* ``direct``: b fits in the second-level cache. Tiles read a and b where they are.
+* ``blocked``: b is packed once into panels of one tile's width (its own parallel kernel); each task
+  takes a band of rows, packs its part of a for KC values of k, and keeps partial sums in memory
+  between these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import (
+    PARALLEL,
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    For,
+    If,
+    Store,
+)
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.schedule.lowering import (
+    Axes,
+    GroupExpressions,
+    LoweredKernel,
+    Scratch,
+    merge_axes,
+    single_axis,
+)
+from tinyflow.schedule.targets import Target
+
+#: Steps of k between two visits of a tile: a panel of KC x 32 floats is 32 KiB, it stays in L1.
+KC = 256
+#: Bands of rows per task of the blocked form, in tiles.
+BAND_TILES = 8
+#: Multiply-adds below which threads do not pay.
+PARALLEL_WORK = 200_000
+
+Element = Callable[[Expr, Expr], Expr]
+
+
+@dataclass
+class _Problem:
+    """C[outer..., i, j] over k. a(i, k), b(k, j): elements as functions of index expressions."""
+
+    x: GroupExpressions
+    a: Element
+    b: Element
+    m: int
+    n: int
+    k: int
+    item: Any
+    outer: Axes
+    row: Expr | None
+    column: Expr | None
+    mapping: dict[Expr, Expr]
+    lanes: int
+    rows: int
+    vectors: int
+    b_contiguous: bool
+
+    @property
+    def width(self) -> int:
+        return self.lanes * self.vectors
+
+    @property
+    def row_tiles(self) -> int:
+        return -(-self.m // self.rows)
+
+    @property
+    def panels(self) -> int:
+        return -(-self.n // self.width)
+
+    @property
+    def dtype(self) -> Any:
+        return self.item.value.dtype
+
+
+def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
+    """The kernels of a contraction group: one, or packing and blocked product."""
+    p = _problem(x, target)
+    b_bytes = p.k * p.n * p.dtype.size_bytes
+    batch = _size(p.outer)
+    big = b_bytes > target.l2_bytes * 3 // 4 and p.m >= 4 * p.rows
+    if p.k > 0 and not p.outer and (big or (not p.b_contiguous and p.m >= 8)):
+        return _blocked(p)
+    return [_direct(p, batch)]
+
+
+def _size(axes: Axes) -> int:
+    total = 1
+    for _, n in axes:
+        total *= n
+    return total
+
+
+def _problem(x: GroupExpressions, target: Target) -> _Problem:
+    item = next(
+        i
+        for i in x.group.items
+        if i.tensor is not None and i.tensor.reduction is not None and i.value not in x.group.inlined
+    )
+    reduce_axes: Axes = [(s.var(f"r{n}"), e) for n, (_, e) in enumerate(item.reduce_axes)]
+    a, b = x.reduction_body(item, reduce_axes)
+    dummy = Buffer("acc", item.value.dtype, (1,), "stack")
+    x.temporaries[item.value] = s.load(dummy, s.index(0))
+    x.find_in_place(
+        [Store(dummy, (s.index(0),), e) for e in (a, b)] + [x.store_result(r) for r in x.results]
+    )
+    del x.temporaries[item.value]
+    x.forget()
+    roots = [a, b] + [x.position(i) for i in x.results]
+    axes, mapping = merge_axes(roots, x.outer + reduce_axes, frozenset({len(x.outer)}))
+    own = {v for v, _ in x.outer}
+    outer = [(v, n) for v, n in axes if v in own]
+    k_var, k_extent, k_map = single_axis([(v, n) for v, n in axes if v not in own], "k")
+    mapping = {**{v: scalar_visit.substitute(e, k_map) for v, e in mapping.items()}, **k_map}
+    a, b = (scalar_visit.substitute(e, mapping) for e in (a, b))
+    if outer and _depends(a, outer[-1][0]) and not _depends(b, outer[-1][0]):
+        a, b = b, a  # the product commutes exactly; the vector runs along the last output axis
+    column, n_extent = None, 1
+    if outer and not _depends(a, outer[-1][0]):
+        column, n_extent = outer.pop()
+    row, m_extent = None, 1
+    for position in reversed(range(len(outer))):
+        if not _depends(b, outer[position][0]):
+            row, m_extent = outer.pop(position)
+            break
+    lanes = max(2, target.lanes * 4 // max(4, item.value.dtype.size_bytes))
+    vectors = _vectors(m_extent, n_extent, lanes, target.vector_registers)
+    most = max(1, (target.vector_registers - vectors - 1) // vectors)
+    tiles = -(-m_extent // most) if m_extent else 1
+    rows = -(-m_extent // max(1, tiles)) if m_extent else 1
+
+    def element(expr: Expr, first: Expr | None, second: Expr | None) -> Element:
+        def at(u: Expr, v: Expr) -> Expr:
+            change = {}
+            if first is not None:
+                change[first] = u
+            if second is not None:
+                change[second] = v
+            return scalar_visit.substitute(expr, change)
+
+        return at
+
+    contiguous = True
+    if column is not None:
+        for load in scalar_visit.loads(b):
+            form = scalar_visit.linear(load.args[0], (column,))
+            contiguous &= form is not None and form.coefficients.get(column, 0) in (0, 1)
+    return _Problem(
+        x, element(a, row, k_var), element(b, k_var, column), m_extent, n_extent, k_extent, item,
+        outer, row, column, mapping, lanes, rows, vectors, contiguous,
+    )  # fmt: skip
+
+
+def _depends(expr: Expr, var: Expr) -> bool:
+    return var in scalar_visit.free_vars(expr)
+
+
+def _vectors(m: int, n: int, lanes: int, registers: int) -> int:
+    """Vectors per tile row: two, unless n is narrow or m so small that only width fills the units."""
+    needed = -(-n // lanes) if n else 1
+    if m <= 4:
+        return max(1, min(needed, (registers - 4) // (max(1, m) + 1), 8))
+    return needed if needed <= 3 else 2
+
+
+# ---- one tile ------------------------------------------------------------------------------------
+_ROW, _VECTOR, _LANE, _K = s.var("u"), s.var("v"), s.var("lane"), s.var("k")
+
+
+def _fma(a: Expr, b: Expr, acc: Expr) -> Expr:
+    return s.fma(a, b, acc) if a.dtype.kind == "float" else a * b + acc
+
+
+class _Tile:
+    """Loop nests over one register tile of ``rows`` x ``vectors`` accumulators."""
+
+    def __init__(self, p: _Problem, rows: int, width: int) -> None:
+        self.p, self.rows, self.width = p, rows, width
+        self.vectors = -(-width // p.lanes)
+        self.acc = Buffer("acc", p.dtype, (rows * self.vectors * p.lanes,), "register")
+        self.b_now = Buffer("b_now", p.dtype, (self.vectors * p.lanes,), "register")
+
+    @property
+    def at(self) -> tuple[Expr]:
+        p = self.p
+        return (_ROW * (self.vectors * p.lanes) + _VECTOR * p.lanes + _LANE,)
+
+    def lanes(self, body: Body, masked: bool = True) -> Body:
+        """``body`` for every lane of every vector of the tile's row; the last may be partial."""
+        p = self.p
+        rest = self.width % p.lanes
+        out: Body = ()
+        full = self.vectors - (1 if rest and masked else 0)
+        if full:
+            out += (For(_VECTOR, full, UNROLL, (For(_LANE, p.lanes, VECTORIZE, body),)),)
+        if rest and masked:
+            last = loop_visit.substitute_vars(body, {_VECTOR: s.index(self.vectors - 1)})
+            out += (For(_LANE, p.lanes, VECTORIZE, (If(_LANE < rest, last),)),)
+        return out
+
+    def over_rows(self, body: Body) -> Body:
+        return (For(_ROW, self.rows, UNROLL, body),)
+
+    @property
+    def offset(self) -> Expr:
+        """Column within the tile."""
+        return _VECTOR * self.p.lanes + _LANE
+
+    def start(self, initial: Expr) -> Body:
+        return self.over_rows(self.lanes((Store(self.acc, self.at, initial),), masked=False))
+
+    def sweep(self, extent: Any, a: Callable[[Expr], Expr], b: Expr, b_masked: bool) -> Body:
+        """for k: acc[u, v] = fma(a(u, k), b(k, v), acc[u, v])"""
+        fetch = self.lanes((Store(self.b_now, (self.offset,), b),), masked=b_masked)
+        b_lane = s.load(self.b_now, self.offset)
+        update = Store(self.acc, self.at, _fma(a(_ROW), b_lane, s.load(self.acc, *self.at)))
+        if self.width % self.p.lanes and b_masked:
+            # Lanes beyond the edge hold nothing: they must not be read either.
+            zero = Store(self.b_now, (self.offset,), s.const(0, self.p.dtype))
+            fetch = self.lanes((zero,), masked=False) + fetch
+        body = fetch + self.over_rows(self.lanes((update,), masked=False))
+        return (Alloc(self.b_now, (For(_K, extent, SERIAL, body),)),)
+
+    def whole(self, body: Body) -> Body:
+        return (Alloc(self.acc, body),)
+
+
+def _results(p: _Problem, tile: _Tile, i: Expr, j: Expr) -> Body:
+    """The group's results from the tile's accumulators, at rows i + u, columns j + offset."""
+    p.x.temporaries[p.item.value] = s.load(tile.acc, *tile.at)
+    p.x.forget()
+    return _at(p, tuple(p.x.store_result(r) for r in p.x.results), i + _ROW, j + tile.offset)
+
+
+def _at(p: _Problem, body: Body, i: Expr, j: Expr) -> Body:
+    body = loop_visit.substitute_vars(body, p.mapping)
+    change = {}
+    if p.row is not None:
+        change[p.row] = i
+    if p.column is not None:
+        change[p.column] = j
+    return loop_visit.substitute_vars(body, change)
+
+
+def _cases(index: Expr, count: int, full: int, main: Body, tail: Body) -> Body:
+    """``main`` for index < full, else ``tail``; only what can happen is generated."""
+    if full == count:
+        return main
+    return tail if full == 0 else (If(index < full, main, tail),)
+
+
+# ---- direct --------------------------------------------------------------------------------------
+def _direct(p: _Problem, batch: int) -> LoweredKernel:
+    """Tiles read a and b in place; the epilogue runs on the accumulators."""
+    i, j = s.var("it"), s.var("jt")
+    full_rows, full_panels = p.m // p.rows, p.n // p.width
+
+    def tile(rows: int, width: int) -> Body:
+        t = _Tile(p, rows, width)
+        i0, j0 = i * p.rows, j * p.width
+        body = t.start(s.const(0, p.dtype))
+        b = p.b(_K, j0 + t.offset)
+        body += t.sweep(p.k, lambda u: p.a(i0 + u, _K), b, b_masked=True)
+        body += t.over_rows(t.lanes(_results(p, t, i0, j0)))
+        return t.whole(body)
+
+    def panel_cases(rows: int) -> Body:
+        main = tile(rows, p.width) if full_panels else ()
+        tail = tile(rows, p.n % p.width) if p.n % p.width else ()
+        return _cases(j, p.panels, full_panels, main, tail)
+
+    main = panel_cases(p.rows) if full_rows else ()
+    tail = panel_cases(p.m % p.rows) if p.m % p.rows else ()
+    body = _cases(i, p.row_tiles, full_rows, main, tail)
+    work = batch * p.m * p.n * p.k
+    axes: Axes = list(p.outer)
+    tiles: Axes = [(i, p.row_tiles), (j, p.panels)]
+    # Bands of rows go to threads; with few of them (skinny products) panels of columns do.
+    if p.row_tiles < 4 and p.panels > p.row_tiles:
+        tiles.reverse()
+    axes += tiles
+    parallel = work >= PARALLEL_WORK
+    if parallel:
+        count = len(p.outer) + 1
+        task, extent, change = single_axis(axes[:count], "task")
+        body = _nest(axes[count:], body)
+        body = loop_visit.substitute_vars(body, change)
+        body = (For(task, extent, PARALLEL, body),)
+        per_task = max(1, work // max(1, extent))
+        chunk = max(1, PARALLEL_WORK // 4 // per_task)
+    else:
+        body, chunk = _nest(axes, body), 0
+    steps = [
+        f"tile(i, j, {p.rows}, {p.width})", "reorder(k, i.i, j.i)", "cache_write(acc, register)",
+        "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
+    ] + (["parallel(i.o)"] if parallel else [])  # fmt: skip
+    return p.x.kernel(body, steps, 2 * work, chunk)
+
+
+def _nest(axes: Axes, body: Body) -> Body:
+    for var, extent in reversed(axes):
+        body = (For(var, extent, SERIAL, body),)
+    return body
+
+
+# ---- blocked -------------------------------------------------------------------------------------
+def _blocked(p: _Problem) -> list[LoweredKernel]:
+    """pack b, then bands of rows: for each KC of k, pack a, sweep all panels."""
+    size = p.panels * p.k * p.width
+    packed = Buffer("b_packed", p.dtype, (size,))
+    scratch = [(packed, Scratch(p.dtype, size, "b_packed"))]
+    kernels = [p.x.kernel(_pack_b(p, packed), ["cache_read(b, panels)", "parallel(j.o)"], 0, 1,
+                          scratch, "_pack")]  # fmt: skip
+    plain = len(p.x.results) == 1 and p.x.results[0] is p.item
+    if plain:
+        total: Buffer = p.x.buffer(p.item.value)
+    else:
+        total = Buffer("partial", p.dtype, (p.m * p.n,))
+        scratch.append((total, Scratch(p.dtype, p.m * p.n, "partial")))
+    band, tile_row = s.var("band"), s.var("it")
+    bands = -(-p.row_tiles // BAND_TILES)
+    first = band * BAND_TILES
+    in_band = (
+        s.index(BAND_TILES)
+        if p.row_tiles % BAND_TILES == 0
+        else s.minimum(s.index(BAND_TILES), s.index(p.row_tiles) - first)
+    )
+    a_packed = Buffer("a_packed", p.dtype, (BAND_TILES * KC * p.rows,), "stack")
+    block = s.var("kb")
+    length = (
+        s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
+    )  # fmt: skip
+    panel = s.var("jt")
+    pack = For(tile_row, _plain(in_band), SERIAL, _pack_a(p, a_packed, first, tile_row, block, length))
+    sweep = For(panel, p.panels, SERIAL,
+                (For(tile_row, _plain(in_band), SERIAL,
+                     _blocked_tiles(p, packed, a_packed, total, first, tile_row, panel, block, length)),))  # fmt: skip
+    body: Body = (For(block, -(-p.k // KC), SERIAL, (pack, sweep)),)
+    body = (Alloc(a_packed, _clear(p, total, first, in_band) + body),)
+    if not plain:
+        body += _finish(p, total, first, in_band)
+    steps = [
+        f"tile(i, j, {p.rows}, {p.width})", f"split(k, {KC})", "cache_read(a, band)",
+        "cache_write(acc, register)", "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
+        "parallel(band)",
+    ]  # fmt: skip
+    kernels.append(
+        p.x.kernel((For(band, bands, PARALLEL, body),), steps, 2 * p.m * p.n * p.k, 1, scratch)
+    )
+    return kernels
+
+
+def _plain(extent: Expr) -> Any:
+    return extent.attr if extent.is_const else extent
+
+
+def _pack_b(p: _Problem, packed: Buffer) -> Body:
+    """b_packed[panel, k, column]: what a tile reads per step of k stands together."""
+    panel = s.var("jt")
+    column = panel * p.width + _VECTOR * p.lanes + _LANE
+    at = ((panel * p.k + _K) * p.width + _VECTOR * p.lanes + _LANE,)
+    store: Body = (Store(packed, at, p.b(_K, column)),)
+    if p.n % p.width:
+        zero = Store(packed, at, s.const(0, p.dtype))
+        store = (If(column < p.n, store, (zero,)),)
+    vectors = For(_VECTOR, p.vectors, UNROLL, (For(_LANE, p.lanes, VECTORIZE, store),))
+    return (For(panel, p.panels, PARALLEL, (For(_K, p.k, SERIAL, (vectors,)),)),)
+
+
+def _row_count(p: _Problem, tile: Expr) -> tuple[int, int]:
+    return p.m // p.rows, p.m % p.rows
+
+
+def _pack_a(
+    p: _Problem, packed: Buffer, first: Expr, tile: Expr, block: Expr, length: Expr
+) -> Body:
+    """a_packed[tile, k, row]: the broadcasts of one step of k stand together."""
+    k = block * KC + _K
+
+    def rows(count: int) -> Body:
+        value = p.a((first + tile) * p.rows + _ROW, k)
+        at = ((tile * KC + _K) * p.rows + _ROW,)
+        copy = For(_ROW, count, UNROLL, (Store(packed, at, value),))
+        return (For(_K, _plain(length), SERIAL, (copy,)),)
+
+    full, rest = p.m // p.rows, p.m % p.rows
+    return _cases(first + tile, p.row_tiles, full, rows(p.rows) if full else (),
+                  rows(rest) if rest else ())  # fmt: skip
+
+
+def _blocked_tiles(
+    p: _Problem, b_packed: Buffer, a_packed: Buffer, total: Buffer, first: Expr, tile_row: Expr,
+    panel: Expr, block: Expr, length: Expr,
+) -> Body:  # fmt: skip
+    """One tile's KC steps: partial sums come from memory and go back there."""
+
+    def tile(rows: int, width: int) -> Body:
+        t = _Tile(p, rows, width)
+        i = (first + tile_row) * p.rows + _ROW
+        j = panel * p.width + t.offset
+        at = (i * p.n + j,)
+        body: Body = ()
+        if width % p.lanes:
+            body += t.start(s.const(0, p.dtype))
+        body += t.over_rows(t.lanes((Store(t.acc, t.at, s.load(total, *at)),)))
+        k = block * KC + _K
+        b = s.load(b_packed, (panel * p.k + k) * p.width + t.offset)
+        body += t.sweep(
+            _plain(length),
+            lambda u: s.load(a_packed, (tile_row * KC + _K) * p.rows + u),
+            b,
+            b_masked=False,
+        )
+        body += t.over_rows(t.lanes((Store(total, at, s.load(t.acc, *t.at)),)))
+        return t.whole(body)
+
+    def panel_cases(rows: int) -> Body:
+        full = p.n // p.width
+        main = tile(rows, p.width) if full else ()
+        tail = tile(rows, p.n % p.width) if p.n % p.width else ()
+        return _cases(panel, p.panels, full, main, tail)
+
+    full, rest = p.m // p.rows, p.m % p.rows
+    return _cases(first + tile_row, p.row_tiles, full, panel_cases(p.rows) if full else (),
+                  panel_cases(rest) if rest else ())  # fmt: skip
+
+
+def _band_elements(p: _Problem, first: Expr, in_band: Expr, body: Body) -> Body:
+    """``body`` (in terms of ``e``, a position in the output) for every element of a band."""
+    e = s.var("e")
+    start = first * (p.rows * p.n)
+    count = s.minimum(in_band * (p.rows * p.n), s.index(p.m * p.n) - start)
+    block, lane = s.var("eo"), s.var("el")
+    full = count // p.lanes
+    main = loop_visit.substitute_vars(body, {e: start + block * p.lanes + lane})
+    rest = loop_visit.substitute_vars(body, {e: start + full * p.lanes + lane})
+    return (
+        For(block, _plain(full), SERIAL, (For(lane, p.lanes, VECTORIZE, main),)),
+        For(lane, p.lanes, VECTORIZE, (If(full * p.lanes + lane < count, rest),)),
+    )
+
+
+def _clear(p: _Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
+    store = Store(total, (s.var("e"),), s.const(0, p.dtype))
+    return _band_elements(p, first, in_band, (store,))
+
+
+def _finish(p: _Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
+    """The epilogue over a band of finished sums, row by row."""
+    row, panel = s.var("row"), s.var("jt")
+    p.x.temporaries[p.item.value] = s.load(total, row * p.n + s.var("column"))
+    p.x.forget()
+    column = panel * p.lanes + _LANE
+    body = _at(p, tuple(p.x.store_result(r) for r in p.x.results), row, column)
+    body = loop_visit.substitute_vars(body, {s.var("column"): column})
+    full, rest = p.n // p.lanes, p.n % p.lanes
+    loops: Body = ()
+    if full:
+        loops += (For(panel, full, SERIAL, (For(_LANE, p.lanes, VECTORIZE, body),)),)
+    if rest:
+        tail = loop_visit.substitute_vars(body, {panel: s.index(full)})
+        loops += (For(_LANE, p.lanes, VECTORIZE, (If(column_limit(p, full), tail),)),)
+    local = s.var("row_in_band")
+    count = s.minimum(in_band * p.rows, s.index(p.m) - first * p.rows)
+    loops = loop_visit.substitute_vars(loops, {row: first * p.rows + local})
+    return (For(local, _plain(count), SERIAL, loops),)
+
+
+def column_limit(p: _Problem, full: int) -> Expr:
+    return _LANE < (p.n - full * p.lanes)

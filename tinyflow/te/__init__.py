@@ -1,0 +1,87 @@
+"""Tensor expressions: ``te.compute((m, n), lambda i, j: te.dot(a[i, k], b[k, j], axis=k))``.
+
+Main types: ``Tensor``, ``ReduceAxis``. Imports core and ir.scalar.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflow.ir.scalar import nodes as _scalar
+from tinyflow.ir.scalar.nodes import (
+    bitcast,
+    cast,
+    checked,
+    const,
+    fma,
+    index,
+    maximum,
+    minimum,
+    select,
+)
+from tinyflow.te.tensor import (
+    ReduceAxis,
+    Tensor,
+    as_index,
+    broadcast_read,
+    compute,
+    dot,
+    elementwise,
+    placeholder,
+    reduce,
+    reduce_axis,
+    reduction,
+    var,
+)
+
+map = elementwise  # noqa: A001 - the word of the op pattern: te.map(te.tanh, x)
+
+
+def call(name: str, *args: _scalar.Expr) -> _scalar.Expr:
+    """An elementary function of ir.scalar.math by name."""
+    return _scalar.call(name, *args)
+
+
+def _elementary(name: str) -> Any:
+    def function(*args: _scalar.Expr) -> _scalar.Expr:
+        return _scalar.call(name, *args)
+
+    function.__name__ = name
+    function.__doc__ = f"{name} of scalar expressions; expanded by ir.scalar.math."
+    return function
+
+
+def _unary(name: str) -> Any:
+    def function(x: _scalar.Expr) -> _scalar.Expr:
+        return _scalar.unary(name, x)
+
+    function.__name__ = name
+    return function
+
+
+exp, log, expm1, log1p, tanh, sigmoid, softplus, sin, cos, erf, erfc, erfinv = (
+    _elementary(n)
+    for n in ("exp", "log", "expm1", "log1p", "tanh", "sigmoid", "softplus", "sin", "cos",
+              "erf", "erfc", "erfinv")
+)  # fmt: skip
+power = _elementary("pow")
+sqrt, floor, ceil, rint, trunc, abs, negative, logical_not = (  # noqa: A001
+    _unary(n) for n in ("sqrt", "floor", "ceil", "rint", "trunc", "abs", "neg", "not")
+)
+
+
+def sum(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001 - TVM's name
+    """Sum over reduce axes, canonical order."""
+    return reduce("sum", axis, body)
+
+
+def max(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001
+    return reduce("max", axis, body)
+
+
+def min(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001
+    return reduce("min", axis, body)
+
+
+def prod(body: _scalar.Expr, axis: Any) -> _scalar.Expr:
+    return reduce("prod", axis, body)
