@@ -41,7 +41,7 @@ from tinyflow.schedule.targets import Target
 
 EMITTERS.update(llvm_integer.EMITTERS)
 
-STACK_LIMIT_BYTES = 64 << 10
+STACK_LIMIT_BYTES = 256 << 10
 #: Bodies with fewer expressions get a second copy without masks, for whole vectors.
 SPECIALISE_LIMIT = 400
 
@@ -168,7 +168,8 @@ class KernelWriter(RegisterWriter):
             kind = UNROLL  # one iteration, or one lane, needs no loop
         if self.kinds.setdefault(stmt.var, kind) != kind:
             self.kinds[stmt.var] = kind
-            self.plans.clear()
+            self.plan_tables.clear()
+            self.use_plans(self.lane, self.lanes)
         self.extents[stmt.var] = stmt.extent
         if kind == UNROLL:
             self.unrolled(stmt)
@@ -202,12 +203,12 @@ class KernelWriter(RegisterWriter):
             raise InternalError(f"codegen: kernel {self.kernel.name}: nested vectorize loops")
         bit = self.variable_bits[stmt.var]
         self.lane, self.lanes, self.lane_bit = stmt.var, stmt.extent, bit
+        self.use_plans(stmt.var, stmt.extent)
         mark = self.mark()
-        self.plans.clear()
         self.body(stmt.body)
-        self.plans.clear()
         self.forget_variable(mark, bit)
         self.lane, self.lanes, self.lane_bit = None, 0, 0
+        self.use_plans(None, 0)
 
     def forget_variable(self, mark: int, bit: int) -> None:
         facts = self.facts

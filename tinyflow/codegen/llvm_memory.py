@@ -10,7 +10,7 @@ come last as a displacement, and the lane variable's coefficient chooses the ins
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinyflow.codegen import affine
 from tinyflow.codegen.affine import ONE, Monomial, Polynomial, Polynomials
@@ -45,6 +45,10 @@ class Access(NamedTuple):
     vector: Terms
 
 
+#: An access without unrolled variables; terms of those to add, or the polynomial to split again.
+_Plan = tuple[Access, list[tuple[int, Monomial]] | Polynomial | None]
+
+
 class MemoryWriter(ExpressionWriter):
     """Loads and stores of ``param`` and ``stack`` buffers."""
 
@@ -57,7 +61,8 @@ class MemoryWriter(ExpressionWriter):
         self.bases: dict[Buffer, Value] = {}
         self.store_levels: dict[Buffer, int] = {}  # innermost open loop that writes the buffer
         self.extents: dict[Expr, Extent] = {}  # of open loops
-        self.plans: dict[tuple[Buffer, tuple[Expr, ...]], Access | Polynomial] = {}
+        self.plans: dict[tuple[Buffer, tuple[Expr, ...]], _Plan] = {}
+        self.plan_tables: dict[tuple[Expr | None, int], dict[Any, _Plan]] = {(None, 0): self.plans}
         self.uses_zero = False
 
     # --- from indices to accesses -----------------------------------------------------------------
@@ -66,14 +71,39 @@ class MemoryWriter(ExpressionWriter):
         key = (buffer, indices)
         plan = self.plans.get(key)
         if plan is None:
-            flat = self.polynomials.flattened(buffer, indices)
-            bits = 0
-            for monomial in flat:
-                for atom in monomial:
-                    bits |= self.describe(atom).variables
-            plan = flat if bits & self.bound_bits else self.split(flat)
-            self.plans[key] = plan
-        return plan if isinstance(plan, Access) else self.split(plan)
+            plan = self.plans[key] = self.plan(self.polynomials.flattened(buffer, indices))
+        access, bound = plan
+        if bound is None:
+            return access
+        if isinstance(bound, dict):
+            return self.split(bound)
+        offset, bindings = access.offset, self.bindings
+        for c, variables in bound:
+            for var in variables:
+                c *= bindings[var]
+            offset += c
+        return Access(access.terms, offset, access.stride, ())
+
+    def use_plans(self, lane: Expr | None, lanes: int) -> None:
+        """What an index means depends on which variable is the lane; unrolled loops ask often."""
+        self.plans = self.plan_tables.setdefault((lane, lanes), {})
+
+    def plan(self, polynomial: Polynomial) -> _Plan:
+        """The access, and what unrolled variables add to it: nothing, a number, or everything."""
+        free: Polynomial = {}
+        bound: list[tuple[int, Monomial]] = []
+        for monomial, c in polynomial.items():
+            if monomial and all(atom in self.bindings for atom in monomial):
+                bound.append((c, monomial))
+                continue
+            for atom in monomial:
+                if self.describe(atom).variables & self.bound_bits:
+                    return Access((), 0, 0, ()), polynomial
+            free[monomial] = c
+        access = self.split(free)
+        if bound and access.vector:
+            return access, polynomial
+        return access, bound or None
 
     def split(self, polynomial: Polynomial) -> Access:
         """Constants of unrolled variables put in, terms sorted by how they depend on the lane."""

@@ -23,7 +23,7 @@ from tinyflow.ir.scalar.nodes import Expr
 
 __all__ = [
     "Binary", "Comparison", "DynamicShape", "Effect", "Op", "Sample", "TensorType", "Unary",
-    "Value", "emit", "emit_shaped", "ranged", "require_same_dtype", "to_value",
+    "Value", "emit", "emit_shaped", "floats", "ranged", "require_same_dtype", "to_value",
 ]  # fmt: skip
 
 
@@ -130,6 +130,11 @@ def ranged(
     if needs == "integer":
         return rng.integers(int(low), int(high) + 1, shape).astype(np.int32)
     return rng.uniform(low, high, shape).astype(np.float32)
+
+
+def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """A float32 sample array."""
+    return ranged(rng, shape, "float", -3.0, 3.0)
 
 
 @dataclass(frozen=True)

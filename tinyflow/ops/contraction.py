@@ -75,13 +75,16 @@ def _flip_hint(
     return None
 
 
+_VECTORS = "row", "column"
+
+
 def _require_matrix(x: TensorType, name: str) -> None:
     if x.shape is None or len(x.shape) >= 2:
         return
     if len(x.shape) == 0:
         hint = "a scalar multiplies with *"
     else:
-        row, column = f"tf.expand_dims({name}, 0) for a row", f"tf.expand_dims({name}, 1) for a column"
+        row, column = (f"tf.expand_dims({name}, {d}) for a {w}" for d, w in enumerate(_VECTORS))
         hint = "use " + " or ".join((row, column) if name == "a" else (column, row)) + " vector"
     raise ShapeError(
         f"{name} has rank {len(x.shape)}", expected=f"matrices, got {name}: {x}", hint=hint

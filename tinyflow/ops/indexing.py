@@ -45,6 +45,37 @@ def _require_inside(indices: Any, extent: int, op: str) -> None:
 
 
 @dataclass(frozen=True)
+class CheckedIndex(Op):
+    """y = x, after making sure that 0 <= x < limit.
+
+    x: integer[...]    y: same type    Errors: InvalidArgumentError at run time; DTypeError
+    """
+
+    limit: Dimension
+    not_differentiable = "indices are integers"
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x.require_integer()
+
+    def reference(self, x: Any) -> Any:
+        _require_inside(x, self.limit, "index")  # type: ignore[arg-type]
+        return x
+
+    def compute(self, x: te.Tensor) -> te.Tensor:
+        def element(*axes: Expr) -> Expr:
+            return te.cast(checked_position(x[axes], self.limit), x.dtype)
+
+        return te.compute(x.shape, element, "checked_index")
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        for shape, dtype in (((3, 4), np.int32), ((), np.int64), ((0,), np.int32)):
+            yield Sample((rng.integers(0, 5, shape).astype(dtype),), CheckedIndex(5))
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield Sample((np.zeros(3, np.float32),), CheckedIndex(5)), DTypeError
+
+
+@dataclass(frozen=True)
 class GatherV2(Op):
     """y[a, i, b] = params[a, indices[i], b]: slices of ``params`` along ``axis``.
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from tinyflow.core.error import DTypeError, ShapeError
 from tinyflow.core.shape import Dimension, merge_shapes
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit
-from tinyflow.ops.movement import BroadcastTo, Reshape, Tile, floats
+from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, floats
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class ReshapeLike(LikeOp):
     """
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
-        return dy if like.shape is None else Reshape(like.shape).infer(dy)
+        return dy if like.shape is None else movement.Reshape(like.shape).infer(dy)
 
     def reference(self, dy: Any, like: Any) -> Any:
         return np.reshape(dy, np.shape(like))
 
     def build(self, dy: Value, shape: tuple[int, ...]) -> Value:
-        return emit(Reshape(shape), dy)  # type: ignore[no-any-return]
+        return emit(movement.Reshape(shape), dy)  # type: ignore[no-any-return]
 
     def vjp(self, dz: Value, z: Value, dy: Value, like: Value) -> tuple[Any, ...]:
         return reshape_like(dz, dy), None
@@ -79,7 +78,7 @@ def reshape_like(dy: Value, like: Value) -> Value:
     if target.shape is not None and dy.type.shape == target.shape:
         return dy
     if target.is_static:
-        return emit(Reshape(target.shape), dy)  # type: ignore[no-any-return, arg-type]
+        return emit(movement.Reshape(target.shape), dy)  # type: ignore[no-any-return, arg-type]
     return emit(ReshapeLike(), dy, like)  # type: ignore[no-any-return]
 
 
@@ -92,13 +91,15 @@ class BroadcastLike(LikeOp):
     """
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
-        return dy.with_shape(None) if like.shape is None else BroadcastTo(like.shape).infer(dy)
+        if like.shape is None:
+            return dy.with_shape(None)
+        return movement.BroadcastTo(like.shape).infer(dy)
 
     def reference(self, dy: Any, like: Any) -> Any:
         return np.broadcast_to(dy, np.shape(like))
 
     def build(self, dy: Value, shape: tuple[int, ...]) -> Value:
-        return dy if dy.type.shape == shape else emit(BroadcastTo(shape), dy)
+        return dy if dy.type.shape == shape else emit(movement.BroadcastTo(shape), dy)
 
     def vjp(self, dz: Value, z: Value, dy: Value, like: Value) -> tuple[Any, ...]:
         return unbroadcast(dz, dy), None
@@ -116,7 +117,7 @@ def broadcast_like(dy: Value, like: Value) -> Value:
     if target.shape is not None and dy.type.shape == target.shape:
         return dy
     if target.is_static:
-        return emit(BroadcastTo(target.shape), dy)  # type: ignore[no-any-return, arg-type]
+        return emit(movement.BroadcastTo(target.shape), dy)  # type: ignore[no-any-return, arg-type]
     return emit(BroadcastLike(), dy, like)  # type: ignore[no-any-return]
 
 
@@ -131,7 +132,7 @@ class UnbroadcastLike(LikeOp):
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         dy.require_number()
         if dy.is_static and like.is_static:
-            BroadcastTo(dy.shape).infer(like)  # type: ignore[arg-type]
+            movement.BroadcastTo(dy.shape).infer(like)  # type: ignore[arg-type]
         return dy.with_shape(like.shape)
 
     def reference(self, dy: Any, like: Any) -> Any:
@@ -149,7 +150,7 @@ class UnbroadcastLike(LikeOp):
         lead = len(own) - len(shape)  # type: ignore[arg-type]
         # One reduction; extents of 1 that ``like`` has inside are put back by a reshape.
         summed = reduce_sum(dy, axis=axes, keepdims=not lead) if axes else dy
-        return summed if summed.type.shape == shape else emit(Reshape(shape), summed)
+        return summed if summed.type.shape == shape else emit(movement.Reshape(shape), summed)
 
     def vjp(self, dz: Value, z: Value, dy: Value, like: Value) -> tuple[Any, ...]:
         return broadcast_like(dz, dy), None
@@ -181,7 +182,7 @@ def unbroadcast(dy: Value, like: Value) -> Value:
 
 @dataclass(frozen=True)
 class TileGrad(LikeOp):
-    """dx = dy summed over the copies that ``Tile(multiples)`` made of x.
+    """dx = dy summed over the copies that ``movement.Tile(multiples)`` made of x.
 
     dy: number[n * multiples], like: x      dx: dtype of dy, shape of x
     Gradient: tile again     Errors: ShapeError when dy is not a tiled x
@@ -191,7 +192,7 @@ class TileGrad(LikeOp):
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         dy.require_number()
-        merge_shapes(Tile(self.multiples).infer(like).shape, dy.shape)
+        merge_shapes(movement.Tile(self.multiples).infer(like).shape, dy.shape)
         return dy.with_shape(like.shape)
 
     def _split(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -206,14 +207,14 @@ class TileGrad(LikeOp):
 
         if not shape:
             return dy
-        split = emit(Reshape(self._split(shape)), dy)
+        split = emit(movement.Reshape(self._split(shape)), dy)
         return reduce_sum(split, axis=tuple(range(0, 2 * len(shape), 2)))  # type: ignore[no-any-return]
 
     def adjoint(self, dz: Value, dy: Value, like: Value) -> tuple[Op, tuple[Any, ...]]:
-        return Tile(self.multiples), (dz,)
+        return movement.Tile(self.multiples), (dz,)
 
     def vjp(self, dz: Value, z: Value, dy: Value, like: Value) -> tuple[Any, ...]:
-        return emit(Tile(self.multiples), dz), None
+        return emit(movement.Tile(self.multiples), dz), None
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for shape, multiples in (((3, 4), (2, 1)), ((2, 3), (3, 2)), ((0, 5), (2, 2)), ((), ())):
@@ -223,3 +224,7 @@ class TileGrad(LikeOp):
     def bad_samples(self) -> Iterable[Any]:
         arrays = np.zeros((4, 4), np.float32), np.zeros((2, 3), np.float32)
         yield Sample(arrays, TileGrad((2, 1))), ShapeError
+
+
+# Last, because it imports this module in turn.
+from tinyflow.ops import movement  # noqa: E402

@@ -25,12 +25,7 @@ from tinyflow.core.shape import (
     show,
     size_of,
 )
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped, ranged
-
-
-def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """A float32 sample array."""
-    return ranged(rng, shape, "float", -3.0, 3.0)
+from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped, floats
 
 
 def prefer_int(extent: Any) -> Any:

@@ -1,7 +1,7 @@
 """Reductions: folding axes away.
 
-Main types: Sum, Mean, Prod, Max, Min, All, Any, ArgMax, ArgMin, L2Loss, LogSumExp, EuclideanNorm.
-May import ops.base, elementwise, comparison, logical, convert, creation, sequence, special.
+Main types: Sum, Mean, Prod, Max, Min, All, Any, L2Loss, LogSumExp, EuclideanNorm. May import
+ops.base, elementwise, comparison, logical, convert, rounding.
 
 ``axis`` is None (all axes) or a tuple of axes, negative ones counted from the end; ``keepdims``
 leaves extents of 1. Floats are added in the order of te/canonical.py.
@@ -17,13 +17,11 @@ from typing import ClassVar
 import numpy as np
 
 from tinyflow import te
-from tinyflow.core.dtype import DType, as_dtype, int32, int64
-from tinyflow.core.error import AxisError, DTypeError, ShapeError, Unsupported
-from tinyflow.core.shape import Shape, is_static, normalize_axes, normalize_axis
+from tinyflow.core.error import AxisError, DTypeError, Unsupported
+from tinyflow.core.shape import Shape, is_static, normalize_axes
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.comparison import equal, not_equal
 from tinyflow.ops.convert import cast, stop_gradient
-from tinyflow.ops.creation import fill
 from tinyflow.ops.elementwise import (
     add,
     divide,
@@ -35,7 +33,7 @@ from tinyflow.ops.elementwise import (
     square,
     subtract,
 )
-from tinyflow.ops.logical import logical_and, logical_or, select
+from tinyflow.ops.logical import logical_and, select
 from tinyflow.ops.rounding import is_finite
 
 Axes = tuple[int, ...] | None
@@ -46,13 +44,11 @@ class Reduction(Op, abstract=True):
     """y = fold of x over ``axis``.
 
     x: [...]    y: x's dtype, the axes removed (or of extent 1 with ``keepdims``)
-    A subclass names the te combiner and the NumPy function. Errors: AxisError, DTypeError
+    Errors: AxisError, DTypeError
     """
 
     axis: Axes = None
     keepdims: bool = False
-    combiner: ClassVar[str] = ""
-    numpy_function: ClassVar[AnyType] = None
     needs: ClassVar[str] = "number"
     #: axes (of shape 2, 3, 4) and keepdims of the samples
     variants: ClassVar[tuple[tuple[Axes, bool], ...]] = (
@@ -62,15 +58,6 @@ class Reduction(Op, abstract=True):
     def infer(self, x: TensorType) -> TensorType:
         getattr(x, f"require_{self.needs}")()
         return x.with_shape(reduced_shape(x.shape, self.axis, self.keepdims))
-
-    def reference(self, x: AnyType) -> AnyType:
-        x = np.asarray(x)
-        folded = type(self).numpy_function(x, axis=self.axis, keepdims=self.keepdims)
-        return np.asarray(folded).astype(x.dtype)  # NumPy widens integer sums
-
-    def compute(self, x: te.Tensor) -> te.Tensor:
-        axes = normalize_axes(self.axis, x.rank)
-        return te.reduction(self.combiner, x, axes, self.keepdims, name=self.type_name.lower())
 
     def samples(self, rng: np.random.Generator) -> Iterable[AnyType]:
         for axis, keepdims in self.variants:
@@ -94,6 +81,23 @@ class Reduction(Op, abstract=True):
         yield Sample((good[0, 0],), type(self)((1,))), AxisError
         bad = np.zeros((2, 3), np.float32 if self.needs == "bool" else bool)
         yield Sample((bad,), type(self)()), DTypeError
+
+
+@dataclass(frozen=True)
+class Fold(Reduction, abstract=True):
+    """A reduction by one of te's combiners; a subclass names it and the NumPy function."""
+
+    combiner: ClassVar[str] = ""
+    numpy_function: ClassVar[AnyType] = None
+
+    def reference(self, x: AnyType) -> AnyType:
+        x = np.asarray(x)
+        folded = type(self).numpy_function(x, axis=self.axis, keepdims=self.keepdims)
+        return np.asarray(folded).astype(x.dtype)  # NumPy widens integer sums
+
+    def compute(self, x: te.Tensor) -> te.Tensor:
+        axes = normalize_axes(self.axis, x.rank)
+        return te.reduction(self.combiner, x, axes, self.keepdims, name=self.type_name.lower())
 
 
 def reduced_shape(shape: Shape, axis: Axes, keepdims: bool) -> Shape:
@@ -156,7 +160,7 @@ def element_count(x: Value, y: Value) -> AnyType:
 
 
 @dataclass(frozen=True)
-class Sum(Reduction):
+class Sum(Fold):
     """y = sum of x over ``axis``; 0 for no elements; integers wrap around.
 
     Gradient: dx = dy, broadcast to x
@@ -221,7 +225,7 @@ def reduce_mean(
 
 
 @dataclass(frozen=True)
-class Prod(Reduction):
+class Prod(Fold):
     """y = product of x over ``axis``; 1 for no elements; integers wrap around.
 
     Gradient: dx_i = dy * product of the other elements, right also where elements are 0. (Its own
@@ -252,7 +256,7 @@ def reduce_prod(
 
 
 @dataclass(frozen=True)
-class Extremum(Reduction, abstract=True):
+class Extremum(Fold, abstract=True):
     """The largest or smallest element; NaN if there is one.
 
     Gradient: dy shared equally among the elements that attain it, as in TensorFlow.
@@ -320,7 +324,7 @@ def reduce_min(
 
 
 @dataclass(frozen=True)
-class TruthReduction(Reduction, abstract=True):
+class TruthReduction(Fold, abstract=True):
     """A reduction of truth values."""
 
     needs = "bool"
@@ -466,114 +470,3 @@ def reduce_euclidean_norm(
 ) -> AnyType:
     """sqrt(sum(x * x)) over ``axis``. See EuclideanNorm."""
     return reduce_with(EuclideanNorm, x, axis, keepdims, name)
-
-
-@dataclass(frozen=True)
-class ArgExtremum(Op, abstract=True):
-    """y = position of the largest (smallest) element along one axis.
-
-    x: number[...]    y: ``output_type``, without the axis
-    Of equal elements the first; NaN counts as the extreme value, the first one wins.
-    Errors: AxisError; ShapeError when the axis is known to have no elements
-    """
-
-    axis: int = 0
-    output_type: DType = int64
-    not_differentiable = "the result is a position"
-    numpy_function: ClassVar[AnyType] = None
-
-    def infer(self, x: TensorType) -> TensorType:
-        x.require_number()
-        if self.output_type not in (int32, int64):
-            raise DTypeError(
-                f"output_type is {self.output_type}", expected="tf.int32 or tf.int64"
-            )
-        if x.shape is None:
-            return TensorType(self.output_type, None)
-        axis = normalize_axis(self.axis, len(x.shape))
-        if x.shape[axis] == 0:
-            raise ShapeError(
-                f"axis {axis} has no elements", expected="at least one element along the axis"
-            )
-        return TensorType(self.output_type, x.shape[:axis] + x.shape[axis + 1 :])
-
-    def reference(self, x: AnyType) -> AnyType:
-        positions = type(self).numpy_function(x, axis=self.axis)
-        return np.asarray(positions).astype(self.output_type.numpy)
-
-    def extremum(self, x: Value, axis: tuple[int, ...]) -> Value:
-        raise NotImplementedError
-
-    def decompose(self, x: Value) -> AnyType:
-        from tinyflow.ops.movement import reshape
-        from tinyflow.ops.sequence import Range
-
-        shape = x.type.shape
-        assert shape is not None
-        axis = normalize_axis(self.axis, len(shape))
-        extent = shape[axis]
-        attained = equal(x, self.extremum(x, (axis,)))
-        if x.dtype.is_floating:
-            # A NaN makes the extremum NaN, which equals nothing: then the NaNs are meant.
-            attained = logical_or(attained, not_equal(x, x))
-        along = [extent if a == axis else 1 for a in range(len(shape))]
-        positions = reshape(emit(Range(0, extent, 1, int64)), along)
-        first = reduce_min(select(attained, positions, fill((), extent_literal(extent))), (axis,))
-        return cast(first, self.output_type)
-
-    def samples(self, rng: np.random.Generator) -> Iterable[AnyType]:
-        for shape, axis in (((3, 4), 0), ((3, 4), 1), ((2, 3, 5), -2), ((7,), 0), ((0, 3), 1)):
-            yield Sample((rng.normal(size=shape).astype(np.float32),), type(self)(axis))
-        yield Sample((rng.integers(0, 3, (4, 9)).astype(np.int32),), type(self)(1, int32))
-        x = np.array([[1, np.nan, 3, np.nan], [2, 2, 1, 1]], np.float32)
-        yield Sample((x,), type(self)(1), note="NaN and ties")
-
-    def bad_samples(self) -> Iterable[AnyType]:
-        x = np.zeros((2, 0), np.float32)
-        yield Sample((x,), type(self)(2)), AxisError
-        yield Sample((x,), type(self)(1)), ShapeError
-        yield Sample((x == 0,), type(self)(0)), DTypeError
-
-
-def extent_literal(extent: AnyType) -> np.ndarray:
-    return np.array(extent, np.int64)
-
-
-@dataclass(frozen=True)
-class ArgMax(ArgExtremum):
-    """y = position of the largest element along ``axis``; see ArgExtremum."""
-
-    onnx = "ArgMax"
-    numpy_function = staticmethod(np.argmax)
-
-    def extremum(self, x: Value, axis: tuple[int, ...]) -> Value:
-        return reduce_max(x, axis, True)  # type: ignore[no-any-return]
-
-
-def argmax(
-    x: AnyType, axis: AnyType = 0, output_type: AnyType = int64, name: str | None = None
-) -> AnyType:
-    """Position of the largest element along ``axis``. See ArgMax."""
-    return emit_shaped(
-        ArgMax(0, as_dtype(output_type)), "axis", 0 if axis is None else axis, x, node_name=name
-    )
-
-
-@dataclass(frozen=True)
-class ArgMin(ArgExtremum):
-    """y = position of the smallest element along ``axis``; see ArgExtremum."""
-
-    onnx = "ArgMin"
-    numpy_function = staticmethod(np.argmin)
-
-    def extremum(self, x: Value, axis: tuple[int, ...]) -> Value:
-        return reduce_min(x, axis, True)  # type: ignore[no-any-return]
-
-
-def argmin(
-    x: AnyType, axis: AnyType = 0, output_type: AnyType = int64, name: str | None = None
-) -> AnyType:
-    """Position of the smallest element along ``axis``. See ArgMin."""
-    return emit_shaped(
-        ArgMin(0, as_dtype(output_type)), "axis", 0 if axis is None else axis, x, node_name=name
-    )

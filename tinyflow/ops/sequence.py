@@ -84,10 +84,10 @@ class DynamicRange(Op):
     """``Range`` whose ends are scalar inputs, which must be constant once shapes are known.
 
     start, limit, delta: one number dtype, scalars    y: that dtype[length]    Errors: as Range
-    length: a symbolic extent that differs from that of every other node unless equal by algebra
+    length: a symbolic extent, different for every node unless algebra knows better
     """
 
-    length: Any = opaque("range")
+    length: Any = None
     static_inputs = (0, 1, 2)
     not_differentiable = "its inputs decide the shape of the result"
 
@@ -100,7 +100,8 @@ class DynamicRange(Op):
                 f"{delta.dtype}",
                 expected="one dtype",
             )
-        return start.with_shape((self.length,))
+        length = opaque("range") if self.length is None else self.length
+        return start.with_shape((length,))
 
     def _resolved(self, start: Any, limit: Any, delta: Any) -> Range:
         dtype = as_dtype(np.asarray(start).dtype)

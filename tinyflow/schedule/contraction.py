@@ -49,8 +49,8 @@ from tinyflow.schedule.targets import Target
 
 #: Steps of k between two visits of a tile: a panel of KC x 32 floats is 32 KiB, it stays in L1.
 KC = 256
-#: Bands of rows per task of the blocked form, in tiles.
-BAND_TILES = 8
+#: Bytes of a's packed band: it streams from the second-level cache while b's panel stays in L1.
+BAND_BYTES = 128 * 1024
 #: Multiply-adds below which threads do not pay.
 PARALLEL_WORK = 200_000
 
@@ -339,14 +339,15 @@ def _blocked(p: _Problem) -> list[LoweredKernel]:
         total = Buffer("partial", p.dtype, (p.m * p.n,))
         scratch.append((total, Scratch(p.dtype, p.m * p.n, "partial")))
     band, tile_row = s.var("band"), s.var("it")
-    bands = -(-p.row_tiles // BAND_TILES)
-    first = band * BAND_TILES
+    tiles = max(1, BAND_BYTES // (KC * p.rows * p.dtype.size_bytes))
+    bands = -(-p.row_tiles // tiles)
+    first = band * tiles
     in_band = (
-        s.index(BAND_TILES)
-        if p.row_tiles % BAND_TILES == 0
-        else s.minimum(s.index(BAND_TILES), s.index(p.row_tiles) - first)
+        s.index(tiles)
+        if p.row_tiles % tiles == 0
+        else s.minimum(s.index(tiles), s.index(p.row_tiles) - first)
     )
-    a_packed = Buffer("a_packed", p.dtype, (BAND_TILES * KC * p.rows,), "stack")
+    a_packed = Buffer("a_packed", p.dtype, (tiles * KC * p.rows,), "stack")
     block = s.var("kb")
     length = (
         s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
@@ -386,10 +387,6 @@ def _pack_b(p: _Problem, packed: Buffer) -> Body:
         store = (If(column < p.n, store, (zero,)),)
     vectors = For(_VECTOR, p.vectors, UNROLL, (For(_LANE, p.lanes, VECTORIZE, store),))
     return (For(panel, p.panels, PARALLEL, (For(_K, p.k, SERIAL, (vectors,)),)),)
-
-
-def _row_count(p: _Problem, tile: Expr) -> tuple[int, int]:
-    return p.m // p.rows, p.m % p.rows
 
 
 def _pack_a(

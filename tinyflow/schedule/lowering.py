@@ -61,7 +61,8 @@ def row_major(shape: Sequence[Any], indices: Sequence[Expr]) -> Expr:
     """Position of an element in memory, counted in elements."""
     position = s.index(0)
     for extent, i in zip(shape, indices, strict=True):
-        position = i if is_one(extent) and i is _ZERO else position * s.index(extent) + i
+        if not is_one(extent):
+            position = position * s.index(extent) + i
     return position
 
 

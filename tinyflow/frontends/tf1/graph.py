@@ -112,6 +112,8 @@ class Graph(Builder):
         if self._devices:
             node.device = self._device_of(node)
         with self._lock:
+            if full_name in self._by_name:  # e.g. two nodes that both take a scope's own name
+                node.name = full_name = self._absolute_unique(full_name)
             node.serial = len(self._operations)
             self._operations.append(node)
             self._by_name[full_name] = node
@@ -184,6 +186,19 @@ class Graph(Builder):
             if mark_as_used:
                 in_use[candidate] = 1
             return f"{name}_{count}"
+
+    def _absolute_unique(self, name: str) -> str:
+        outer, self._scope = self._scope, ""
+        try:
+            return self.unique_name(name)
+        finally:
+            self._scope = outer
+
+    def reserve(self, *names: str) -> None:
+        """Counts names of helper operations that TensorFlow makes and that are not needed here,
+        so that the names of what follows agree."""
+        for name in names:
+            self.unique_name(name)
 
     def _check_scope_name(self, name: str) -> None:
         pattern = _INNER_SCOPE if self._scope else _FIRST_SCOPE

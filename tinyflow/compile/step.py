@@ -1,0 +1,144 @@
+"""Compiling a session's step and running it against a session's variables.
+
+Main types: ``Step`` (compiled, shared), ``BoundStep`` (with one session's variables),
+``CompiledFunction`` (a pure function of arrays). May import passes and compile.program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyflow.compile.program import Plan, Program, make_plan
+from tinyflow.core import options
+from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError
+from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
+from tinyflow.passes.base import PassRecord
+from tinyflow.passes.functionalize import functionalize
+from tinyflow.passes.pipeline import optimize
+from tinyflow.passes.specialize import specialize
+from tinyflow.runtime.variables import VariableStore
+from tinyflow.schedule.targets import Target
+
+
+class CompiledFunction:
+    """``compiled(*arrays) -> tuple of arrays`` for a function whose input types are static."""
+
+    def __init__(self, fn: Function, fuse: bool | None = None, target: Target | None = None) -> None:
+        self.original = fn
+        self.fn, self.records = optimize(fn)
+        self.plan: Plan = make_plan(
+            self.fn, options.current().fuse if fuse is None else fuse, target
+        )
+        self.program = Program(self.plan, VariableStore())
+        # Optimisation may drop inputs that nothing needs; calls still pass them.
+        kept = {v.node.op.key or v.node: n for n, v in enumerate(fn.inputs)}  # type: ignore[attr-defined]
+        self._positions = [
+            kept[v.node.op.key or v.node]  # type: ignore[attr-defined]
+            for v in self.program.feed_values
+        ]
+        self._types = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
+
+    def __call__(self, *arrays: Any) -> tuple[np.ndarray[Any, Any], ...]:
+        prepared = [
+            np.ascontiguousarray(np.asarray(a, dtype)).reshape(shape)
+            for a, (shape, dtype) in zip(arrays, self._types, strict=True)
+        ]
+        for array, (shape, _) in zip(prepared, self._types, strict=True):
+            if array.shape != shape:
+                raise InvalidArgumentError(f"expected shape {shape}, got {array.shape}")
+        return tuple(self.program.run([prepared[p] for p in self._positions]))
+
+
+def compile_function(
+    fn: Function, fuse: bool | None = None, target: Target | None = None
+) -> CompiledFunction:
+    """Optimises and compiles a function of static types; see ``core.options`` for the switches."""
+    return CompiledFunction(fn, fuse, target)
+
+
+class Step:
+    """A compiled step of a graph: which fetches, which feeds, of which types.
+
+    written: the function as the user's graph defines it.   records: what each pass made of it.
+    plan: kernels and memory.
+    """
+
+    def __init__(
+        self,
+        fetches: Sequence[Value],
+        targets: Sequence[Node],
+        feeds: Sequence[Value],
+        feed_types: Sequence[TensorType],
+        state_types: dict[Any, TensorType] | None = None,
+        fuse: bool | None = None,
+    ) -> None:
+        self.fetches = tuple(fetches)
+        self.feeds = tuple(feeds)
+        self.written = functionalize(fetches, targets, feeds)
+        self.specialized = specialize(self.written, feed_types, state_types)
+        self.fn, self.records = optimize(self.specialized)
+        self.plan = make_plan(self.fn, options.current().fuse if fuse is None else fuse)
+
+    records: list[PassRecord]
+
+    def bind(self, store: VariableStore) -> BoundStep:
+        """The step with one session's variables and an arena of its own."""
+        return BoundStep(self, store)
+
+
+class BoundStep:
+    """``run(arrays)`` executes the step once. One thread at a time."""
+
+    def __init__(self, step: Step, store: VariableStore) -> None:
+        self.step = step
+        self.store = store
+        self.program = Program(step.plan, store)
+        kept = {feed: n for n, feed in enumerate(step.feeds)}
+        self._positions = [
+            kept[v.node.op.key]  # type: ignore[attr-defined]
+            for v in self.program.feed_values
+        ]
+        self._all_in_order = self._positions == list(range(len(step.feeds)))
+        self._ready = False
+
+    def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """The fetched values, fresh arrays in the order of the fetches.
+
+        arrays: one per feed, C-contiguous, of exactly the types the step was compiled for.
+        Errors: FailedPreconditionError for a variable without a value; what kernels report.
+        """
+        if not self._ready:
+            self._check_initialized()
+        if not self._all_in_order:
+            arrays = [arrays[p] for p in self._positions]
+        return self.program.run(arrays)
+
+    def _check_initialized(self) -> None:
+        for ref in self.program.reads:
+            if not self.store.is_initialized(ref):
+                raise FailedPreconditionError(
+                    f"attempting to use uninitialized value {ref.name}",
+                    received={ref.name: ref.type},
+                    expected="a variable that has been initialised in this session",
+                    source=ref.source,
+                    hint="run sess.run(tf.global_variables_initializer()) first",
+                )
+        self._ready = True
+
+
+def compile_step(
+    fetches: Sequence[Value],
+    targets: Sequence[Node],
+    feeds: Sequence[Value],
+    feed_types: Sequence[TensorType],
+    state_types: dict[Any, TensorType] | None = None,
+) -> Step:
+    """Compiles what ``Session.run`` asks for. The first run of a step without feeds goes op by op.
+
+    fetches: values whose arrays are wanted.   targets: nodes that must run.   feeds: values that
+    the caller provides, with the static types of this call.
+    """
+    return Step(fetches, targets, feeds, feed_types, state_types)
