@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.codegen.harness import check
+from tests.codegen.harness import check, compiled
 from tests.ir.loop.programs import N, i, j, k, lane, row_sums, scale
+from tinyflow.codegen.llvm import STACK_LIMIT_BYTES, lower_to_llvm
 from tinyflow.core.dtype import bool_, float32, float64, int32, int64
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import Alloc, Buffer, For, If, Kernel, Store
 from tinyflow.ir.scalar import nodes as s
+from tinyflow.schedule.targets import host_target
 
 LANES = pytest.mark.parametrize("lanes", [16, 8, 4])
 rng = np.random.default_rng(7)
@@ -87,9 +89,6 @@ def test_quotients_of_the_lane_stay_contiguous(lanes):
     value = s.load(x, at // (2 * lanes), at % (2 * lanes))
     kernel = kernel_of([For(i, 8, "serial", (vector(lanes, Store(y, (at,), value)),))], [x, y])
     check(kernel, [floats(4, 2 * lanes), floats(8 * lanes)], (), lanes)
-    from tests.codegen.harness import lower_to_llvm
-    from tinyflow.schedule.targets import host_target
-
     assert "gather" not in lower_to_llvm(kernel, host_target())
 
 
@@ -99,7 +98,8 @@ def test_unaligned_quotients(lanes):
     at = i * lanes + lane
     value = s.load(x, at // 3, at % 3)
     body = For(i, 10, "serial", (vector(lanes, If(at < N, (Store(y, (at,), value),))),))
-    check(kernel_of([body], [x, y], extents=(N,)), [floats(60, 3), floats(10 * lanes)], (39,), lanes)
+    kernel = kernel_of([body], [x, y], extents=(N,))
+    check(kernel, [floats(60, 3), floats(10 * lanes)], (39,), lanes)
 
 
 @LANES
@@ -256,11 +256,9 @@ def test_stack_buffer_and_inner_loops():
 
 def test_in_place():
     x, y = Buffer("x", float32, (40,)), Buffer("y", float32, (40,))
-    body = For(i, 5, "serial", (
-        vector(8, Store(y, (i * 8 + lane,), s.load(x, i * 8 + lane) * 2.0 + s.load(x, i * 8 + lane))),
-    ))  # fmt: skip
-    from tests.codegen.harness import compiled
-
+    at = i * 8 + lane
+    store = Store(y, (at,), s.load(x, at) * 2.0 + s.load(x, at))
+    body = For(i, 5, "serial", (vector(8, store),))
     a = floats(40)
     expected = a * 2 + a
     compiled(kernel_of([body], [x, y]))([a, a])
@@ -283,7 +281,7 @@ def test_unrolled_conditions_and_indices(lanes):
 
 
 def test_big_stack_buffers_are_refused():
-    big = Buffer("big", float32, (1 << 15,), "stack")
+    big = Buffer("big", float32, (STACK_LIMIT_BYTES,), "stack")
     with pytest.raises(InternalError, match="belongs in a parameter"):
         check(kernel_of([Alloc(big, ())], [], ()), [])
 
@@ -332,4 +330,5 @@ def test_deep_expressions(lanes):
     value = s.load(x, lane)
     for n in range(3000):
         value = value * 0.5 + float(n % 7)
-    check(kernel_of([vector(lanes, Store(y, (lane,), value))], [x, y]), [floats(lanes)] * 2, (), lanes)
+    kernel = kernel_of([vector(lanes, Store(y, (lane,), value))], [x, y])
+    check(kernel, [floats(lanes), floats(lanes)], (), lanes)

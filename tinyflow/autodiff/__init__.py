@@ -1,4 +1,4 @@
-"""Differentiation of graphs: ``gradients`` (reverse mode) and ``check_gradients``."""
+"""Differentiation of graphs: ``gradients`` (reverse mode); ``checker`` compares with differences."""
 
 from tinyflow.autodiff.reverse import gradients
 

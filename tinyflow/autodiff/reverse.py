@@ -90,6 +90,7 @@ class _Sweep:
                 weight = ones_like(y)
             finally:
                 self.builder.source, self.builder.origin = before
+                self.builder.forward = None
         elif not isinstance(weight, Value):
             weight = self.builder.constant(weight, y.dtype, None)
         _check_seed(y, weight)
@@ -98,6 +99,7 @@ class _Sweep:
     def at(self, node: Node) -> None:
         """New nodes belong to the forward node ``node``."""
         self.builder.source = node.source
+        self.builder.forward = node
         self.builder.origin = (
             ("gradient of", node.source),
             ("requested at", self.requested_at),
@@ -125,6 +127,7 @@ class _Sweep:
             return [self.total(x) if x in parts else None for x in xs]
         finally:
             builder.source, builder.origin = before
+            builder.forward = None
 
     def total(self, value: Value) -> Value:
         """The sum of what has been contributed to ``value``; asked once all users are done."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from tinyflow.codegen import llvm_integer
-from tinyflow.codegen.llvm_expr import EMITTERS
+from tinyflow.codegen import llvm_integer, llvm_operations
 from tinyflow.codegen.llvm_register import RegisterWriter
-from tinyflow.codegen.llvm_text import memory_type, type_name
+from tinyflow.codegen.llvm_text import memory_type
 from tinyflow.codegen.machine import data_layout
 from tinyflow.codegen.writer import Value
 from tinyflow.core.dtype import bool_
@@ -27,19 +27,22 @@ from tinyflow.ir.loop.nodes import (
     VECTORIZE,
     Alloc,
     Body,
-    Buffer,
     For,
     If,
     Kernel,
     Stmt,
     Store,
 )
-from tinyflow.ir.loop.visit import all_expressions, buffers_read, buffers_written, collect, map_expressions
-from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.loop.visit import (
+    all_expressions,
+    buffers_read,
+    buffers_written,
+    collect,
+    map_expressions,
+)
+from tinyflow.ir.scalar.nodes import Expr, index
 from tinyflow.ir.scalar.visit import substitute
 from tinyflow.schedule.targets import Target
-
-EMITTERS.update(llvm_integer.EMITTERS)
 
 STACK_LIMIT_BYTES = 256 << 10
 #: Bodies with fewer expressions get a second copy without masks, for whole vectors.
@@ -101,6 +104,8 @@ def lower_module(kernels: Iterable[Kernel], target: Target) -> str:
 
 class KernelWriter(RegisterWriter):
     """Writes one function."""
+
+    emitters = llvm_operations.EMITTERS | llvm_integer.EMITTERS
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
@@ -280,9 +285,10 @@ class KernelWriter(RegisterWriter):
         if buffer.scope == "register":
             self.allocate_registers(stmt)
         else:
-            if not all(isinstance(d, int) for d in buffer.shape):
+            extents = [d for d in buffer.shape if isinstance(d, int)]
+            size = math.prod(extents)
+            if len(extents) < len(buffer.shape):
                 raise InternalError(f"codegen: stack buffer {buffer.name} has no constant size")
-            size = math.prod(int(d) for d in buffer.shape if isinstance(d, int))
             if size * buffer.dtype.size_bytes > STACK_LIMIT_BYTES:
                 raise InternalError(
                     f"codegen: stack buffer {buffer.name} has {size * buffer.dtype.size_bytes} "
@@ -299,7 +305,7 @@ class KernelWriter(RegisterWriter):
     def condition(self, stmt: If) -> None:
         expr = stmt.condition
         if self.describe(expr).variables & self.bound_bits:
-            constants = {v: _index(n) for v, n in self.bindings.items()}
+            constants = {v: index(n) for v, n in self.bindings.items()}
             expr = substitute(expr, constants)
         if expr.op == "const":
             self.body(stmt.then if expr.attr else stmt.orelse)
@@ -375,12 +381,6 @@ class KernelWriter(RegisterWriter):
         return self.emit(level, f"extractelement {vector} {numbers[0]}, i64 {first}")
 
 
-def _index(value: int) -> Expr:
-    from tinyflow.ir.scalar.nodes import index
-
-    return index(value)
-
-
 def _symbol(name: str) -> str:
     return '"' + name.replace("\\", "_").replace('"', "_") + '"'
 
@@ -393,11 +393,7 @@ def _expanded(kernel: Kernel) -> Kernel:
     """The kernel with elementary functions written out as arithmetic."""
     if not any(e.op == "call" for e in all_expressions(kernel.body)):
         return kernel
-    from dataclasses import replace
-
     from tinyflow.ir.scalar.math import expand
 
     return replace(kernel, body=map_expressions(kernel.body, expand))
 
-
-__all__ = ["KernelWriter", "lower_module", "lower_to_llvm", "type_name"]

@@ -34,15 +34,16 @@ class _Block:
         return self.w.emit(self.level, f"select {self.bit} {test}, {self.ty} {a}, {self.ty} {b}")
 
 
+_KEEPS_SIGN = ("var", "add", "mul", "floordiv", "mod", "min", "max")
+
+
 def is_nonnegative(expr: Expr) -> bool:
     """Whether an int64 index is certainly >= 0: sums, products and quotients of loop variables."""
     for node in postorder(expr):
         if node.op == "const":
             if node.attr < 0:
                 return False
-        elif node.op not in ("var", "add", "mul", "floordiv", "mod", "min", "max"):
-            return False
-        elif node.dtype.name != "int64":
+        elif node.op not in _KEEPS_SIGN or node.dtype.name != "int64":
             return False
     return True
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 
-from tinyflow.codegen.llvm_expr import extreme
 from tinyflow.codegen.llvm_memory import MemoryWriter, not_constant
+from tinyflow.codegen.llvm_operations import extreme
 from tinyflow.codegen.llvm_text import lane_numbers, type_name
 from tinyflow.codegen.writer import Value
 from tinyflow.core.dtype import DType, bool_

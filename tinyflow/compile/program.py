@@ -24,9 +24,10 @@ from tinyflow.passes.fuse_groups import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
 from tinyflow.runtime.arena import Arena, aligned_empty
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
+from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
 from tinyflow.schedule.auto import lower_group
-from tinyflow.schedule.lowering import LoweredKernel, Scratch
+from tinyflow.schedule.lowering import LoweredKernel, rebound
 from tinyflow.schedule.schedule import Schedule
 from tinyflow.schedule.targets import Target, host_target
 
@@ -81,6 +82,7 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
     actions: list[LoweredKernel | HostCall | CopyKernel] = []
     uses: list[Use] = []
     views: dict[Value, Value] = {}
+    known: dict[Any, Any] = {}
     for group in grouping.groups:
         if group.kind == "view":
             item = group.items[0]
@@ -93,7 +95,7 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
             uses.append(Use((), tuple(i.value for i in grouping.results(group))))
             actions.append(HostCall(_NOTHING))
         else:
-            for lowered in lower_group(grouping, group, target):
+            for lowered in _lowered(grouping, group, target, fuse, known):
                 actions.append(lowered)
                 uses.append(_use(lowered))
     fixed, constants = _fixed_places(fn, uses, views)
@@ -110,6 +112,21 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
     live = [a for a in actions if not (isinstance(a, HostCall) and a.node is _NOTHING)]
     live += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
     return Plan(fn, grouping, target, live, memory, results, constants)
+
+
+def _lowered(
+    grouping: Grouping, group: Group, target: Target, fuse: bool, known: dict[Any, Any]
+) -> list[LoweredKernel]:
+    """The group's kernels; repeated layers are scheduled once."""
+    key, external, results = grouping.signature(group)
+    found = known.get(key)
+    if found is None:
+        kernels = lower_group(grouping, group, target, generic=not fuse)
+        known[key] = kernels, external, results
+        return kernels
+    kernels, old_external, old_results = found
+    change = dict(zip(old_external + old_results, external + results, strict=True))
+    return rebound(kernels, group, change)
 
 
 class _Nothing(Node):
@@ -146,7 +163,7 @@ def _fixed_places(
     for value in fn.inputs:
         op = value.node.op
         assert isinstance(op, Input)
-        fixed[value] = Place(op.role if op.role != "argument" else "feed", op.key or value)
+        fixed[value] = Place(op.role if op.role != "argument" else "feed", value if op.key is None else op.key)
     needed = [v for use in uses for v in use.reads if isinstance(v, Value)]
     for value in [*needed, *views.values(), *fn.outputs]:
         node = value.node
@@ -264,12 +281,14 @@ class Program:
         arguments = tuple(
             0 if a is None else self._slot(self._place(a)) for a in action.arguments
         )
-        tasks = kernel.tasks
-        assert isinstance(tasks, int), kernel.tasks
         source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
+        address = action.addresses.get(self.plan.target)
+        if address is None:
+            address = kernel_address(kernel, self.plan.target)
+            action.addresses[self.plan.target] = address
         return Launch(
-            kernel_address(kernel, self.plan.target), tasks, max(1, action.chunk), arguments, (),
-            kernel.name, source, action.flops, action.bytes,
+            address, action.tasks, max(1, action.chunk),
+            arguments, action.extents, kernel.name, source, action.flops, action.bytes,
             serial=action.chunk == 0 or self.pool is None,
         )  # fmt: skip
 
@@ -298,9 +317,6 @@ class Program:
             self._slot_of[Place("fetch", n)] if Place("fetch", n) in self._slot_of else None
             for n in range(len(self.plan.results))
         ]
-        for copy in self.plan.memory.copies:
-            if isinstance(copy.target, Place) and copy.target.kind == "fetch":
-                self._fetch_slots[copy.target.key] = self._slot_of.get(copy.target)
         self._initialized_slots = [
             (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
         ]
@@ -318,10 +334,13 @@ class Program:
         self._generation = self.store.generation
 
     # ---- running -------------------------------------------------------------------------------
-    def run(self, feeds: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(
+        self, feeds: Sequence[np.ndarray[Any, Any]], advance: bool = True
+    ) -> list[np.ndarray[Any, Any]]:
         """Result arrays, one per fetch; fresh memory that the caller owns.
 
         feeds: C-contiguous arrays of exactly the declared types, one per feed input.
+        advance: whether this ends a step: random counters move on.
         """
         store = self.store
         if store is not None and self._generation != store.generation:
@@ -333,7 +352,7 @@ class Program:
                 table[slot] = address
         results = []
         for (shape, dtype), slot in zip(self._fetch_types, self._fetch_slots, strict=True):
-            array = np.empty(shape, dtype)
+            array = result_empty(shape, dtype)
             results.append(array)
             if slot is not None:
                 address = array.__array_interface__["data"][0]
@@ -347,8 +366,9 @@ class Program:
                     self._raise_status(segment)
             else:
                 self._call_host(segment, feeds, results)
-        for key in self.counters:
-            store.counter(key)[0] += 1
+        if advance:
+            for key in self.counters:
+                store.counter(key)[0] += 1
         for ref in self.updates:
             store.mark_initialized(ref)
         if len(self._positions) == len(results):
@@ -449,9 +469,6 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
 
 def _role(value: Value) -> str:
     return value.node.op.role  # type: ignore[attr-defined,no-any-return]
-
-
-_Scratch = Scratch
 
 
 def _pool() -> ThreadPool | None:

@@ -6,12 +6,13 @@ Main types: ``Step`` (compiled, shared), ``BoundStep`` (with one session's varia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyflow.compile.program import Plan, Program, make_plan
+from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.core import options
 from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
@@ -21,6 +22,9 @@ from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.specialize import specialize
 from tinyflow.runtime.variables import VariableStore
 from tinyflow.schedule.targets import Target
+
+#: called with every new ``Step``, and with a ``BoundStep`` whenever it has a new program; for tools
+observers: list[Callable[[Any], None]] = []
 
 
 class CompiledFunction:
@@ -34,9 +38,9 @@ class CompiledFunction:
         )
         self.program = Program(self.plan, VariableStore())
         # Optimisation may drop inputs that nothing needs; calls still pass them.
-        kept = {v.node.op.key or v.node: n for n, v in enumerate(fn.inputs)}  # type: ignore[attr-defined]
+        kept = {v.node if v.node.op.key is None else v.node.op.key: n for n, v in enumerate(fn.inputs)}  # type: ignore[attr-defined]
         self._positions = [
-            kept[v.node.op.key or v.node]  # type: ignore[attr-defined]
+            kept[v.node if v.node.op.key is None else v.node.op.key]  # type: ignore[attr-defined]
             for v in self.program.feed_values
         ]
         self._types = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
@@ -68,21 +72,37 @@ class Step:
 
     def __init__(
         self,
+        written: Function,
         fetches: Sequence[Value],
-        targets: Sequence[Node],
         feeds: Sequence[Value],
         feed_types: Sequence[TensorType],
         state_types: dict[Any, TensorType] | None = None,
-        fuse: bool | None = None,
     ) -> None:
+        self.written = written
         self.fetches = tuple(fetches)
         self.feeds = tuple(feeds)
-        self.written = functionalize(fetches, targets, feeds)
-        self.specialized = specialize(self.written, feed_types, state_types)
+        self.specialized = specialize(written, feed_types, state_types)
         self.fn, self.records = optimize(self.specialized)
-        self.plan = make_plan(self.fn, options.current().fuse if fuse is None else fuse)
+        self.fuse = options.current().fuse
+        # What takes no feeds (initialisers, a line in a REPL) may run only once: the first run
+        # goes op by op through kernels that other steps have left in the cache.
+        self.once_first = self.fuse and not feeds
+        self._plans: dict[bool, Plan] = {}
+        for observe in observers:
+            observe(self)
 
     records: list[PassRecord]
+
+    def plan_for(self, fuse: bool) -> Plan:
+        found = self._plans.get(fuse)
+        if found is None:
+            found = self._plans[fuse] = make_plan(self.fn, fuse)
+        return found
+
+    @property
+    def plan(self) -> Plan:
+        """Kernels and memory of the whole step, compiled together."""
+        return self.plan_for(self.fuse)
 
     def bind(self, store: VariableStore) -> BoundStep:
         """The step with one session's variables and an arena of its own."""
@@ -95,14 +115,20 @@ class BoundStep:
     def __init__(self, step: Step, store: VariableStore) -> None:
         self.step = step
         self.store = store
-        self.program = Program(step.plan, store)
-        kept = {feed: n for n, feed in enumerate(step.feeds)}
+        self.runs_once: bool | str = step.once_first
+        self._load(Program(step.plan_for(step.fuse and not self.runs_once), store))
+        self._ready = False
+
+    def _load(self, program: Program) -> None:
+        self.program = program
+        kept = {feed: n for n, feed in enumerate(self.step.feeds)}
         self._positions = [
             kept[v.node.op.key]  # type: ignore[attr-defined]
-            for v in self.program.feed_values
+            for v in program.feed_values
         ]
-        self._all_in_order = self._positions == list(range(len(step.feeds)))
-        self._ready = False
+        self._all_in_order = self._positions == list(range(len(self.step.feeds)))
+        for observe in observers:
+            observe(self)
 
     def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """The fetched values, fresh arrays in the order of the fetches.
@@ -111,10 +137,21 @@ class BoundStep:
         Errors: FailedPreconditionError for a variable without a value; what kernels report.
         """
         if not self._ready:
-            self._check_initialized()
+            self._prepare()
         if not self._all_in_order:
             arrays = [arrays[p] for p in self._positions]
         return self.program.run(arrays)
+
+    def _prepare(self) -> None:
+        """Before the first run, and once more before the second of a step that ran op by op."""
+        self._check_initialized()
+        if self.runs_once is False:
+            self._ready = True
+        elif self.runs_once == "done":
+            self._load(Program(self.step.plan, self.store))
+            self._ready, self.runs_once = True, False
+        else:
+            self.runs_once = "done"
 
     def _check_initialized(self) -> None:
         for ref in self.program.reads:
@@ -126,7 +163,6 @@ class BoundStep:
                     source=ref.source,
                     hint="run sess.run(tf.global_variables_initializer()) first",
                 )
-        self._ready = True
 
 
 def compile_step(
@@ -135,10 +171,13 @@ def compile_step(
     feeds: Sequence[Value],
     feed_types: Sequence[TensorType],
     state_types: dict[Any, TensorType] | None = None,
-) -> Step:
+) -> Step | StagedStep:
     """Compiles what ``Session.run`` asks for. The first run of a step without feeds goes op by op.
 
     fetches: values whose arrays are wanted.   targets: nodes that must run.   feeds: values that
     the caller provides, with the static types of this call.
     """
-    return Step(fetches, targets, feeds, feed_types, state_types)
+    written = functionalize(fetches, targets, feeds)
+    if needs_stages(written):
+        return StagedStep(written, feeds, feed_types)
+    return Step(written, fetches, feeds, feed_types, state_types)

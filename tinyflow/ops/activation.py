@@ -147,7 +147,7 @@ class Selu(Activation):
     """y = s * x where x > 0, else s * a * (exp(x) - 1); a = 1.6733, s = 1.0507.
 
     x: float[...]    y: same shape and dtype
-    Gradient: dx = s * dy where x > 0, else dy * (y + s * a)
+    Gradient: dx = dy * (y + s * a) where x < 0, else s * dy
     Source: Klambauer et al., Self-Normalizing Neural Networks, arXiv 1706.02515
     """
 
@@ -164,7 +164,7 @@ class Selu(Activation):
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
         low = multiply(dy, add(y, SELU_SCALE * SELU_ALPHA))
-        return (select(greater(y, 0), multiply(dy, SELU_SCALE), low),)
+        return (select(less(y, 0), low, multiply(dy, SELU_SCALE)),)
 
 
 def selu(x: Any, name: str | None = None) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, float32
-from tinyflow.core.error import DTypeError, ShapeError
+from tinyflow.core.error import DTypeError, ShapeError, SymbolicValueError
 from tinyflow.core.shape import is_static
 from tinyflow.ir.graph.builder import set_constant_maker
 from tinyflow.ir.graph.nodes import Effect, Input, Node
@@ -134,7 +134,7 @@ def _as_array(value: Any) -> np.ndarray:
             expected="lists of one length at each depth",
             hint="pad the shorter lists",
         ) from None
-    except OverflowError:
+    except (OverflowError, SymbolicValueError):
         array = np.empty((), object)
     if array.dtype.kind == "O" and _is_integer(value):
         raise DTypeError(

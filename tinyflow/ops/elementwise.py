@@ -29,10 +29,10 @@ from tinyflow.ops.base import (
     emit,
     require_same_dtype,
 )
-from tinyflow.ops.comparison import greater_equal, less_equal
+from tinyflow.ops.comparison import equal, greater_equal, less_equal
 from tinyflow.ops.convert import cast
 from tinyflow.ops.creation import zeros_like
-from tinyflow.ops.logical import one_dtype, select
+from tinyflow.ops.logical import logical_and, one_dtype, select
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Sqrt(Unary):
     """y = sqrt(x), correctly rounded; NaN below 0.
 
     x: float[...]                y: same shape and dtype
-    Gradient: dx = dy / (2y), so inf at 0   Errors: DTypeError if x is not floating
+    Gradient: dx = dy / (2y), so inf at 0, but 0 where dy is 0 too
+    Errors: DTypeError if x is not floating
     """
 
     onnx = "Sqrt"
@@ -159,7 +160,9 @@ class Sqrt(Unary):
         return te.sqrt(x)
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
-        return (divide(multiply(dy, 0.5), y),)
+        # where(x > 0, sqrt(x), 0) sends 0 to the branch not taken; 0/0 would make a NaN of it.
+        hidden = logical_and(equal(y, 0), equal(dy, 0))
+        return (divide(multiply(dy, 0.5), select(hidden, 1, y)),)
 
 
 def sqrt(x: Any, name: str | None = None) -> Any:
@@ -172,7 +175,8 @@ class Rsqrt(Unary):
     """y = 1 / sqrt(x); inf at 0, NaN below.
 
     x: float[...]                y: same shape and dtype
-    Gradient: dx = -dy * y**3 / 2   Errors: DTypeError if x is not floating
+    Gradient: dx = -dy * y**3 / 2, 0 where dy is 0
+    Errors: DTypeError if x is not floating
     """
 
     domain = (0.1, 5.0)
@@ -184,7 +188,9 @@ class Rsqrt(Unary):
         return 1.0 / te.sqrt(x)
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
-        return (multiply(multiply(dy, -0.5), multiply(square(y), y)),)
+        # As for sqrt: a dy of 0 comes from a branch that was not taken, and 0 * inf would be NaN.
+        finite = select(logical_and(equal(dy, 0), equal(y, np.inf)), 1, y)
+        return (multiply(multiply(dy, -0.5), multiply(square(finite), finite)),)
 
 
 def rsqrt(x: Any, name: str | None = None) -> Any:

@@ -43,6 +43,7 @@ class Reshape(Op):
     """
 
     shape: tuple[Dimension, ...]
+    is_view = True
     onnx = "Reshape"
 
     def infer(self, tensor: TensorType) -> TensorType:
@@ -258,6 +259,7 @@ class ExpandDims(Op):
     """
 
     axis: int
+    is_view = True
     onnx = "Unsqueeze"
 
     def infer(self, input: TensorType) -> TensorType:
@@ -300,6 +302,7 @@ class Squeeze(Op):
     """
 
     axes: tuple[int, ...] = ()
+    is_view = True
     onnx = "Squeeze"
 
     def infer(self, input: TensorType) -> TensorType:

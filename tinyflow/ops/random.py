@@ -404,14 +404,16 @@ def draw(op: StatefulRandom, shape: Any, bounds: Sequence[Any], name: str | None
 
 
 def known_extents(shape: Any) -> tuple[int, ...] | None:
-    """The shape as ints, or None when a tensor is involved."""
+    """The shape as ints, or None when a tensor is involved. Errors: DTypeError for fractions."""
     if isinstance(shape, Value) or hasattr(shape, "as_value"):
         return None
+    extents = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
     try:
-        extents = shape if hasattr(shape, "__iter__") else (shape,)
         return tuple(operator.index(extent) for extent in extents)
     except TypeError:
-        return None
+        if any(isinstance(extent, Value) or hasattr(extent, "as_value") for extent in extents):
+            return None
+        raise DTypeError(f"a shape needs integers, got {shape!r}", expected="integers") from None
 
 
 def random_uniform(

@@ -129,7 +129,8 @@ class SliceGrad(LikeOp):
         return dy.with_shape(like.shape)
 
     def reference(self, dy: Any, like: Any) -> Any:
-        return np.pad(dy, self._paddings(np.shape(dy), np.shape(like)))
+        paddings = self._paddings(np.shape(dy), np.shape(like))
+        return np.pad(dy, paddings) if paddings else dy
 
     def _paddings(self, inner: Sequence[int], outer: Sequence[int]) -> tuple[Any, ...]:
         return tuple((b, d - b - n) for b, n, d in zip(self.begin, inner, outer, strict=True))
@@ -496,7 +497,12 @@ class Spread(Op):
         return zeros_if_empty(te.compute(self.shape, element, "spread"), x)
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
-        return (dy[self._index(x.type.shape)],)  # type: ignore[arg-type, index]
+        if x.type.is_static:
+            return (get_item(dy, self._index(x.type.shape)),)  # type: ignore[arg-type]
+        from tinyflow.ops.shape import shape
+
+        reached = tuple(slice(b, None, s) for b, s in zip(self.begin, self.steps, strict=True))
+        return (slice_(get_item(dy, reached), [0] * len(reached), shape(x)),)
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for own, begin, steps, shape in (

@@ -1,4 +1,4 @@
-"""Computes what does not depend on any input. May import core, ir.graph, ops and passes.base."""
+"""Computes what does not depend on any input. May import core, ir.graph, ops, rewrite, passes.base."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core.error import TinyFlowError
-from tinyflow.ir.graph.builder import Builder
+from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.interp import apply
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Value
 from tinyflow.ir.graph.visit import rebuild
 from tinyflow.ops.creation import Constant, constant
+from tinyflow.ops.movement import BroadcastTo
 from tinyflow.passes.base import graph_pass
+from tinyflow.rewrite.pattern import uniform_array
 
 #: a bigger result is cheaper to compute in every step than to carry in the program
 LIMIT_BYTES = 64 * 1024
@@ -23,6 +25,7 @@ def fold_constants(fn: Function) -> Function:
     """A Constant for every node whose inputs are constants, up to 64 KiB, by its reference.
 
     Before: %0 = Constant {2.0}; %1 = Constant {3.0}; %2 = Mul(%0, %1)      After: %2 = Constant {6.0}
+    A result of one repeated number becomes a scalar Constant and a BroadcastTo.
     A node whose reference fails stays: the error belongs to the run that needs the value.
     """
     arrays: dict[Value, Any] = {}
@@ -33,6 +36,12 @@ def fold_constants(fn: Function) -> Function:
         if isinstance(op, Constant):
             arrays[node.outputs[0]] = op.value
             return None
+        if isinstance(op, BroadcastTo) and inputs[0] in arrays:
+            # A stretched number stays one: element-wise kernels read it without memory traffic.
+            array = arrays[inputs[0]]
+            if array.ndim == 0:
+                arrays[node.outputs[0]] = np.broadcast_to(array, op.shape)
+                return None
         if (
             not inputs
             or op.effect is not Effect.NONE
@@ -71,8 +80,9 @@ def _folded(
 
 
 def constant_like(array: Any, node: Node, builder: Builder) -> Value:
-    """A Constant with the name and places of ``node``."""
-    from tinyflow.ir.graph.builder import building
-
+    """A Constant with the name and places of ``node``; one number repeated is a broadcast scalar."""
+    number = uniform_array(array) if array.size > 1 else None
     with building(builder), builder.on_behalf_of(node.source, node.origin):
-        return constant(array, name=node.name)  # type: ignore[no-any-return]
+        if number is None:
+            return constant(array, name=node.name)  # type: ignore[no-any-return]
+        return emit(BroadcastTo(array.shape), constant(np.asarray(number)), name=node.name)  # type: ignore[no-any-return]

@@ -168,6 +168,39 @@ class Grouping:
         ]
 
 
+    def signature(self, group: Group) -> tuple[Any, list[Value], list[Value]]:
+        """A key that equal groups share, and the values it numbers: what is read, what is made.
+
+        Two groups with one key differ only in names and lines, so one schedule serves both.
+        """
+        external: dict[Value, int] = {}
+        inside = {item.value: n for n, item in enumerate(group.items)}
+
+        def reference(value: Value) -> Any:
+            own = inside.get(value)
+            if own is not None:
+                return own
+            item = self.items.get(value)
+            if item is not None and item.free:
+                return self._node_key(value, reference)
+            return ("in", external.setdefault(value, len(external)), value.type)
+
+        results = [i.value for i in self.results(group)]
+        key = (
+            group.kind,
+            group.outer,
+            group.inner,
+            tuple([self._node_key(item.value, reference) for item in group.items]),
+            tuple([inside[v] for v in results]),
+            tuple([n for n, item in enumerate(group.items) if item.value in group.inlined]),
+        )
+        return key, list(external), results
+
+    def _node_key(self, value: Value, reference: Any) -> Any:
+        node = value.node
+        return node.op, value.index, value.type, tuple([reference(v) for v in node.inputs])
+
+
 _EXPENSIVE = frozenset({"call", "div", "sqrt", "floordiv", "mod", "truncdiv", "rem"})
 
 

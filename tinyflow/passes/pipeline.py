@@ -20,7 +20,6 @@ PIPELINE: tuple[Step, ...] = (
     Step(prune, "feeds may have cut off variables; every later pass has less to do"),
     Step(fold_constants, "literals meet as single constants, which rules recognise"),
     Step(cse, "patterns see one softmax(x), not the forward pass's and the gradient's"),
-    Step(simplify, "identities and broadcasts stand between the ops of the patterns below"),
     Step(stabilize, "needs the ops as written: log(softmax(x)) is gone after decompose"),
     Step(simplify, "cleans up what stabilize leaves: products with one, double negations"),
     Step(cse, "the stable forms of loss and gradient share their parts"),

@@ -103,6 +103,10 @@ class _Specializer:
 
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         op, inputs = self.resolve(op, inputs)
+        if op.effect is not Effect.HOST:
+            for value in inputs:
+                if not value.node.types[value.index].is_static:
+                    raise self.open_shape(op, _infer(op, inputs), inputs)
         if isinstance(op, (LikeOp, FilledLike)) and is_decomposed(op):
             with self.builder.on_behalf_of(node.source, node.origin):
                 return self.named(node, result_values(op.decompose(*inputs)))
@@ -111,7 +115,7 @@ class _Specializer:
             return known
         types = node.types
         if inputs is not node.inputs or op is not node.op or not _static(types):
-            op, types = self.infer(op, inputs)
+            op, types = self.infer(op, inputs, node.types)
             if types == node.types:
                 types = node.types
         if (
@@ -230,23 +234,43 @@ class _Specializer:
                 out.append(value)
         return self.named(node, out)
 
-    def infer(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[TensorType, ...]]:
-        """The op, with the feeds' extents put into attributes that hold symbols, and its types."""
-        result = op.infer(*[v.node.types[v.index] for v in inputs])
-        types = result if type(result) is tuple else (result,)
-        if not _static(types):
-            fields = {name: self.substituted(v) for name, v in op.attributes.items()}
-            if fields != op.attributes:
-                op = dataclasses.replace(op, **fields)  # type: ignore[type-var]
-                result = op.infer(*[v.node.types[v.index] for v in inputs])
-                types = result if type(result) is tuple else (result,)
-        if not _static(types):
-            raise Unsupported(
-                f"{op.type_name}: the shape of its result depends on computed data",
-                received={"result": ", ".join(map(str, types))},
-                expected="shapes that follow from the feeds' shapes",
-            )
+    def infer(
+        self, op: Op, inputs: tuple[Value, ...], recorded: Sequence[TensorType] = ()
+    ) -> tuple[Op, tuple[TensorType, ...]]:
+        """The op, with the feeds' extents put into attributes that hold symbols, and its types.
+
+        recorded: types that the graph knows besides (``set_shape``); they count where ``infer``
+        leaves something open. The results of host calls may stay open: nothing is compiled there.
+        """
+        types = _infer(op, inputs)
+        if _static(types):
+            return op, types
+        fields = {name: self.substituted(v) for name, v in op.attributes.items()}
+        if fields != op.attributes:
+            op = dataclasses.replace(op, **fields)  # type: ignore[type-var]
+            types = _infer(op, inputs)
+        if recorded:
+            types = tuple(map(self.refined, types, recorded))
+        if not _static(types) and op.effect is not Effect.HOST:
+            raise self.open_shape(op, types, inputs)
         return op, types
+
+    def refined(self, inferred: TensorType, recorded: TensorType) -> TensorType:
+        known = self.substituted(recorded.shape)
+        return inferred.with_shape(shapes.merge_shapes(inferred.shape, known))
+
+    def open_shape(
+        self, op: Op, types: Sequence[TensorType], inputs: Sequence[Value]
+    ) -> Unsupported:
+        host = next((v for v in inputs if not v.type.is_static), None)
+        return Unsupported(
+            f"{op.type_name}: the shape of its result depends on computed data",
+            received={"result": ", ".join(map(str, types))},
+            expected="shapes that follow from constants and the feeds' shapes",
+            hint=None
+            if host is None
+            else f"say the shape of {host.node.name or host.node.op.type_name} with set_shape(...)",
+        )
 
     def substituted(self, attribute: Any) -> Any:
         """The attribute with the symbols that the feeds bind replaced by their extents."""
@@ -285,6 +309,11 @@ class _Specializer:
         if hasattr(error, "node"):
             error.node = node
         return error
+
+
+def _infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
+    result = op.infer(*[v.node.types[v.index] for v in inputs])
+    return result if type(result) is tuple else (result,)
 
 
 def _static(types: Sequence[TensorType]) -> bool:

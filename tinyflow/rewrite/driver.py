@@ -211,10 +211,10 @@ class _Run:
                 continue
             bindings, interior = found
             rule = matcher.rule
-            reason = self.refusal(rule, interior)
             m = Match(node.outputs[0], bindings, self.counts)
+            reason = rule.check(m)
             if reason is None:
-                reason = rule.check(m)
+                reason = self.refusal(rule, interior)
             if reason is not None:
                 if reason:
                     self.refuse(rule, node, reason)

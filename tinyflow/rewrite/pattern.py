@@ -227,7 +227,7 @@ def uniform(value: Value) -> Any:
         node = value.node
         name = node.op.type_name
         if name == "Constant":
-            return _uniform_array(node.op.value)  # type: ignore[attr-defined]
+            return uniform_array(node.op.value)  # type: ignore[attr-defined]
         if name in ("ZerosLike", "OnesLike"):
             return node.types[0].dtype.numpy.type(name == "OnesLike")
         if name not in _SPREADING or not node.inputs:
@@ -236,7 +236,8 @@ def uniform(value: Value) -> Any:
     return None
 
 
-def _uniform_array(array: Any) -> Any:
+def uniform_array(array: Any) -> Any:
+    """The number that all elements of ``array`` are, bit for bit, or None."""
     array = np.asarray(array)
     if array.size == 0:
         return None

@@ -90,7 +90,7 @@ class Rule:
         cls.name = cls.__dict__.get("name") or cls.__name__
         for method in ("pattern", "check", "rewrite"):
             function = cls.__dict__.get(method)
-            if function is not None and not isinstance(function, staticmethod):
+            if inspect.isfunction(function) and function.__code__.co_varnames[:1] != ("self",):
                 setattr(cls, method, staticmethod(function))
 
     @staticmethod

@@ -50,15 +50,20 @@ PARALLEL_ELEMENTS = 32768
 #: Elements per task of an element-wise kernel: large enough to amortise a claim, small enough that
 #: two threads finish together.
 BLOCK_ELEMENTS = 8192
-#: Row temporaries up to this size live on the stack.
-STACK_BYTES = 65536
+#: Row temporaries up to this size in all are kept; beyond it values are computed again.
+ROW_BYTES = 131072
 
 
-def lower_group(grouping: Grouping, group: Group, target: Target) -> list[LoweredKernel]:
-    """The kernels of one group, in order (one, or two for a reduction that threads share)."""
+def lower_group(
+    grouping: Grouping, group: Group, target: Target, generic: bool = False
+) -> list[LoweredKernel]:
+    """The kernels of one group, in order (one, or two for a reduction that threads share).
+
+    generic: element-wise kernels take their length as an argument, so that one serves all shapes.
+    """
     expressions = GroupExpressions(grouping, group)
     if group.kind == "map":
-        return [_lower_map(expressions, target)]
+        return [_lower_map(expressions, target, generic)]
     if group.kind == "row":
         return [_lower_rows(expressions, target)]
     if group.kind == "reduce":
@@ -92,7 +97,7 @@ def nest(axes: Axes, body: Body) -> Body:
 
 
 # ---- element-wise ------------------------------------------------------------------------------
-def _lower_map(x: GroupExpressions, target: Target) -> LoweredKernel:
+def _lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKernel:
     total = size(x.group.domain)
     shared = _shared_items(x, x.results)
     before: list[Store] = []
@@ -111,9 +116,14 @@ def _lower_map(x: GroupExpressions, target: Target) -> LoweredKernel:
     flops = operations(statements) * total
     if not axes:
         return x.kernel(_with_registers(body, registers, s.index(0), 1), ["scalar"], flops)
+    extents: tuple[tuple[Expr, int], ...] = ()
+    if generic and len(axes) == 1:
+        extents = ((s.var("n"), total),)
+        body = x.generalize(body, total, extents[0][0])
+        axes = [(axes[0][0], extents[0][0])]
     schedule = Schedule(nest(axes, body))
     names = [str(v.attr) for v, _ in axes]
-    parallel = total >= PARALLEL_ELEMENTS
+    parallel = total >= PARALLEL_ELEMENTS or bool(extents)
     if len(names) > 2 or (len(names) == 2 and parallel):
         while len(names) > 2:
             names[:2] = [schedule.fuse(names[0], names[1])]
@@ -131,7 +141,7 @@ def _lower_map(x: GroupExpressions, target: Target) -> LoweredKernel:
     else:
         schedule.vectorize(inner, lanes)
     schedule.body = _bind_registers(schedule.body, registers, lanes)
-    return x.kernel(schedule.body, schedule.steps, flops, chunk)
+    return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents)
 
 
 _LANE = s.var("lane")
@@ -243,7 +253,9 @@ class _RowPlan:
             users = uses.get(item, set())
             if item.expensive and not self.is_row(item) and len(users) + (item in results) > 1:
                 kept.append(item)
-        return kept
+        columns = size(self.x.group.inner)
+        bytes_per_row = sum(columns * i.value.dtype.size_bytes for i in kept if i not in results)
+        return kept if bytes_per_row <= ROW_BYTES else [i for i in kept if i in results]
 
     def roots(self) -> list[Item]:
         results = set(self.x.results)
@@ -276,7 +288,9 @@ def _lower_rows(x: GroupExpressions, target: Target) -> LoweredKernel:
             continue
         n = len(kept_buffer)
         name = f"{item.value.node.op.type_name.lower()}_row{n}"
-        kept_buffer[item.value] = Buffer(name, item.value.dtype, (rows, columns), "stack")
+        # A row that fits one vector of the reduction stays in a register.
+        width = max(columns, STRIPE)
+        kept_buffer[item.value] = Buffer(name, item.value.dtype, (rows, width), "stack")
     sweeps: list[tuple[list[Stmt], list[Stmt], list[Stmt]]] = []
     for k in range(plan.sweeps + 1):
         sweeps.append(_row_sweep(x, plan, k, row_buffer, kept_buffer))
@@ -381,10 +395,10 @@ def _assemble_rows(
     for buffer in row_buffer.values():
         if columns:
             schedule.shrink(buffer, last, "register")
+    in_register = columns <= STRIPE
     for buffer in kept_buffer.values():
-        small = columns * buffer.dtype.size_bytes <= STACK_BYTES
-        schedule.shrink(buffer, last, "stack" if small else "stack")
-    lanes = lanes_for(everything, target)
+        schedule.shrink(buffer, last, "register" if in_register else "stack")
+    lanes = STRIPE if in_register else lanes_for(everything, target)
     for _, column_name, reduces in names:
         if column_name is None:
             continue

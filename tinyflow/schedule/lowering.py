@@ -8,7 +8,7 @@ May import core, ir, te, passes.fuse_groups.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyflow.core.dtype import DType, int64
@@ -45,6 +45,8 @@ class LoweredKernel:
     chunk: tasks per claim of a thread; 0 runs the whole kernel in the calling thread.
     in_place: pairs (input, result) that may share memory: every element of the input is read at
     the element of the result being written, and not after it.
+    extents: values of the kernel's symbolic extents.   tasks: its tasks for these extents.
+    addresses: target -> native code, shared by kernels that are the same but for their arguments.
     """
 
     kernel: Kernel
@@ -55,6 +57,35 @@ class LoweredKernel:
     chunk: int = 0
     group: Group | None = field(default=None, compare=False)
     in_place: tuple[tuple[Value, Value], ...] = ()
+    extents: tuple[int, ...] = ()
+    tasks: int = 1
+    addresses: dict[Any, int] = field(default_factory=dict, compare=False)
+
+
+def rebound(
+    kernels: Sequence[LoweredKernel], group: Group, change: dict[Value, Value]
+) -> list[LoweredKernel]:
+    """The kernels of an equal group, applied to this group's values."""
+    scratch: dict[Scratch, Scratch] = {}
+
+    def argument(old: Value | Scratch | None) -> Value | Scratch | None:
+        if isinstance(old, Scratch):
+            return scratch.setdefault(old, Scratch(old.dtype, old.size, old.name))
+        return None if old is None else change[old]
+
+    nodes = [i.value.node for i in group.items]
+    sources = tuple(dict.fromkeys(n.source for n in nodes))
+    names = tuple(dict.fromkeys(n.name or n.op.type_name for n in nodes))
+    return [
+        replace(
+            one,
+            kernel=replace(one.kernel, sources=sources, ops=names),
+            arguments=tuple([argument(a) for a in one.arguments]),
+            group=group,
+            in_place=tuple((change[a], change[b]) for a, b in one.in_place),
+        )
+        for one in kernels
+    ]
 
 
 def row_major(shape: Sequence[Any], indices: Sequence[Expr]) -> Expr:
@@ -168,6 +199,15 @@ class GroupExpressions:
     def store_result(self, item: Item) -> Store:
         return Store(self.buffer(item.value), (self.position(item),), self.at_point(item))
 
+    def generalize(self, body: Body, total: int, n: Expr) -> Body:
+        """``body`` with ``total``-element parameters declared as n elements long."""
+        mapping = {}
+        for value, buffer in self.buffers.items():
+            if buffer.shape == (total,):
+                mapping[buffer] = Buffer(buffer.name, buffer.dtype, (n,), buffer.scope)
+                self.buffers[value] = mapping[buffer]
+        return loop_visit.substitute_buffers(body, mapping)
+
     def find_in_place(self, statements: Sequence[Stmt]) -> None:
         """Sets ``in_place`` from the unscheduled statements, in their order of execution."""
         values = {b: v for v, b in self.buffers.items()}
@@ -203,6 +243,7 @@ class GroupExpressions:
         chunk: int = 0,
         scratch: Sequence[tuple[Buffer, Scratch]] = (),
         suffix: str = "",
+        extents: tuple[tuple[Expr, int], ...] = (),
     ) -> LoweredKernel:
         """Collects what the body uses into a kernel's parameter list."""
         read, written = loop_visit.buffers_read(body), loop_visit.buffers_written(body)
@@ -220,7 +261,7 @@ class GroupExpressions:
         kernel = Kernel(
             f"{self.group.kind}_{self.group.label}"[:48] + suffix,
             tuple(buffers),
-            (),
+            tuple(v for v, _ in extents),
             body,
             tuple(b.name for b in written if b.scope == "param"),
             tasks,
@@ -238,7 +279,17 @@ class GroupExpressions:
             chunk if tasks != 1 else 0,
             self.group,
             self.in_place,
+            tuple(n for _, n in extents),
+            _value_of(tasks, extents),
         )
+
+
+def _value_of(extent: Any, extents: tuple[tuple[Expr, int], ...]) -> int:
+    if isinstance(extent, int):
+        return extent
+    known = scalar_visit.substitute(extent, {v: s.index(n) for v, n in extents})
+    assert known.is_const, extent
+    return int(known.attr)
 
 
 def affine_parts(roots: Iterable[Expr], variables: Sequence[Expr]) -> list[dict[Expr, Any]]:

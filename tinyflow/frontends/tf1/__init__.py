@@ -1,1 +1,26 @@
+"""The public face: TensorFlow-1's names. ``import tinyflow as tf`` shows this module.
 
+Names are found by ``namespace.resolve`` through the table in ``symbols`` when they are first used,
+so that importing costs nothing. May import all of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyflow.frontends.tf1.namespace import install_import_hook, names_in, resolve
+
+install_import_hook()
+
+#: modules of this package are no public names
+_HIDDEN = frozenset({"annotations", "install_import_hook", "names_in", "resolve"})
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(f"module 'tinyflow' has no attribute '{name}'")
+    return resolve(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(names_in(""))

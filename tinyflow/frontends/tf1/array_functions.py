@@ -310,6 +310,12 @@ def strided_slice(
     )  # fmt: skip
 
 
+@scoped("strided_slice")
+def get_item(x: Any, index: Any, name: str | None = None) -> Any:
+    """``x[index]``."""
+    return slicing.get_item(x, index, name)
+
+
 @scoped("Pad")
 def pad(
     tensor: Any, paddings: Any, mode: str = "CONSTANT", name: str | None = None,

@@ -88,6 +88,22 @@ class Tensor(Value):
         """``session.run(self, feed_dict)`` with the default session unless one is given."""
         return _session_for(self.graph, session, "eval").run(self, feed_dict)
 
+    # Operators that make several operations do so in a scope of their own.
+    def __truediv__(self, other: Any) -> Any:
+        from tinyflow.frontends.tf1.math_functions import divide
+
+        return divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        from tinyflow.frontends.tf1.math_functions import divide
+
+        return divide(other, self)
+
+    def __getitem__(self, index: Any) -> Any:
+        from tinyflow.frontends.tf1.array_functions import get_item
+
+        return get_item(self, index)
+
     def __repr__(self) -> str:
         return f"<tf.Tensor '{self.name}' shape={text_of(self.type.shape)} dtype={self.dtype}>"
 

@@ -79,7 +79,7 @@ class Graph(Builder):
                 owner = self._owner(arguments)
                 if owner is not self:
                     return owner.emit(op, arguments, name)
-                full = self.claim(name, op)
+                full = self._claim_result(name, op)
                 outer, self._scope = self._scope, full
                 try:
                     arguments = self.convert(op, arguments, name)
@@ -87,7 +87,7 @@ class Graph(Builder):
                     self._scope = outer
                 break
         else:
-            full = self.claim(name, op)
+            full = self._claim_result(name, op)
         node = self._append(op, arguments, self.infer(op, arguments), full)
         outputs = node.outputs
         return outputs[0] if len(outputs) == 1 else outputs
@@ -163,6 +163,17 @@ class Graph(Builder):
             return name[:-1]
         self._check_scope_name(name)
         return self.unique_name(name)
+
+    def _claim_result(self, name: str | None, op: Op) -> str:
+        """``claim``; what belongs to the gradient of a node lives in the scope ``<node>_grad``."""
+        if self.forward is None or self.forward.name is None:
+            return self.claim(name, op)
+        outer = self._scope
+        self._scope = f"{outer}/{self.forward.name}_grad" if outer else f"{self.forward.name}_grad"
+        try:
+            return self.claim(name, op)
+        finally:
+            self._scope = outer
 
     def unique_name(self, name: str, mark_as_used: bool = True) -> str:
         """``name`` in the current scope, with ``_1``, ``_2`` ... when it is taken.

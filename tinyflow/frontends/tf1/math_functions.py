@@ -14,7 +14,15 @@ from tinyflow.frontends.tf1.array_functions import cast, one_of, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.frontends.tf1.elements import Tensor
 from tinyflow.ir.graph.nodes import Value
-from tinyflow.ops import comparison, contraction, convert, division, elementwise, reduction
+from tinyflow.ops import (
+    comparison,
+    contraction,
+    convert,
+    division,
+    elementwise,
+    position,
+    reduction,
+)
 
 #: operators and functions of one kind differ in their default name: ``x / y`` is "truediv"
 
@@ -313,7 +321,7 @@ def argmax(
 ) -> Any:  # fmt: skip
     """The position of the largest element along ``axis`` (2016: ``dimension``)."""
     axis = one_of(axis, dimension, "axis", "dimension", "argmax")
-    return reduction.argmax(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax")
+    return position.argmax(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax")
 
 
 def argmin(
@@ -322,7 +330,7 @@ def argmin(
 ) -> Any:  # fmt: skip
     """The position of the smallest element along ``axis``."""
     axis = one_of(axis, dimension, "axis", "dimension", "argmin")
-    return reduction.argmin(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin")
+    return position.argmin(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin")
 
 
 def stop_gradient(input: Any, name: str | None = None) -> Any:

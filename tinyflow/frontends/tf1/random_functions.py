@@ -12,7 +12,6 @@ from tinyflow.core.error import InvalidArgumentError
 from tinyflow.frontends.tf1.convert import extents, scoped
 from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.ops import elementwise, random
-from tinyflow.ops.base import emit_shaped
 
 __all__ = [
     "get_seed", "random_normal", "random_uniform", "set_random_seed", "truncated_normal",
@@ -34,8 +33,7 @@ def get_seed(op_seed: int | None) -> tuple[int | None, int | None]:
 
 def _draw(op_class: Any, shape: Any, dtype: Any, seed: int | None, name: str | None = None) -> Any:
     first, second = get_default_graph().seeds(seed)
-    op = op_class((), as_dtype(dtype), first, second)
-    return emit_shaped(op, "shape", extents(shape), node_name=name)
+    return random.draw(op_class((), as_dtype(dtype), first, second), extents(shape), (), name)
 
 
 @scoped("random_uniform")
@@ -53,16 +51,16 @@ def random_uniform(
     low, high = minval, 1 if maxval is None else maxval
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         # The span in Python's double precision, as TensorFlow folds it per dtype.
-        span = elementwise.multiply(drawn, float(high) - float(low))
+        span = elementwise.multiply(drawn, float(high) - float(low), name="mul")
         return elementwise.add(span, float(low), name=name)
-    span = elementwise.multiply(drawn, elementwise.subtract(high, low))
+    span = elementwise.multiply(drawn, elementwise.subtract(high, low), name="mul")
     return elementwise.add(span, low, name=name)
 
 
 def _integers(shape: Any, low: Any, high: Any, dtype: Any, seed: Any, name: str | None) -> Any:
     first, second = get_default_graph().seeds(seed)
     op = random.RandomUniformInt((), dtype, first, second)
-    return emit_shaped(op, "shape", extents(shape), low, high, node_name=name)
+    return random.draw(op, extents(shape), random.integer_bounds(low, high, dtype), name)
 
 
 @scoped("random_normal")
@@ -72,7 +70,7 @@ def random_normal(
 ) -> Any:  # fmt: skip
     """Normal with the given mean and standard deviation."""
     drawn = _draw(random.RandomStandardNormal, shape, dtype, seed)
-    return elementwise.add(elementwise.multiply(drawn, stddev), mean, name=name)
+    return elementwise.add(elementwise.multiply(drawn, stddev, name="mul"), mean, name=name)
 
 
 @scoped("truncated_normal")
@@ -82,4 +80,4 @@ def truncated_normal(
 ) -> Any:  # fmt: skip
     """Normal, without what lies more than two standard deviations from the mean."""
     drawn = _draw(random.TruncatedNormal, shape, dtype, seed)
-    return elementwise.add(elementwise.multiply(drawn, stddev), mean, name=name)
+    return elementwise.add(elementwise.multiply(drawn, stddev, name="mul"), mean, name=name)

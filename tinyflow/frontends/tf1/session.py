@@ -24,7 +24,7 @@ from tinyflow.frontends.tf1.feeds import Feed, flatten_feeds
 from tinyflow.frontends.tf1.fetches import Fetches, FetchTypeError, fetch_key
 from tinyflow.frontends.tf1.graph import Graph, get_default_graph
 from tinyflow.frontends.tf1.growth import GrowthWatch
-from tinyflow.ir.graph.nodes import Input, TensorType
+from tinyflow.ir.graph.nodes import TensorType
 
 __all__ = ["InteractiveSession", "Session", "get_default_session"]
 
@@ -120,41 +120,8 @@ class _Plan:
                     graph.steps[key] = step
         with self.lock:
             bound = step.bind(self.session._store())
-        run = self._first_run(shapes, step, bound.run)
-        self.bound[shapes] = run
-        return run
-
-    def _first_run(
-        self, shapes: Any, step: Any, run: Callable[[list[Any]], list[Any]]
-    ) -> Callable[[list[Any]], list[Any]]:
-        """``run`` that first sees to it that the variables have values; they never lose them."""
-        variables = [
-            v.node.op.key
-            for v in step.function.inputs
-            if isinstance(v.node.op, Input) and v.node.op.role == "variable"
-        ]
-
-        def checked(arrays: list[Any]) -> list[Any]:
-            store = self.session._store()
-            missing = [ref for ref in variables if not store.is_initialized(ref)]
-            if missing:
-                raise uninitialized(missing)
-            results = run(arrays)
-            self.bound[shapes] = run
-            return results
-
-        return checked if variables else run
-
-
-def uninitialized(missing: list[Any]) -> FailedPreconditionError:
-    ref = missing[0]
-    others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    return FailedPreconditionError(
-        f"Attempting to use uninitialized value {ref.name}{others}",
-        received={ref.name: ref.type},
-        source=ref.source,
-        hint="run sess.run(tf.global_variables_initializer()) once, after all variables are made",
-    )
+        self.bound[shapes] = bound.run
+        return bound.run  # type: ignore[no-any-return]
 
 
 class BaseSession:

@@ -50,6 +50,8 @@ class Builder:
     #: set while a pass or the gradient code builds nodes on behalf of an existing one
     source: Source | None = None
     origin: tuple[tuple[str, Source], ...] = ()
+    #: the node whose gradient is being built, for builders that name nodes after it
+    forward: Node | None = None
 
     def emit(self, op: Op, arguments: tuple[Any, ...], name: str | None = None) -> Any:
         """The value (or tuple of values) of ``op`` applied to ``arguments``."""

@@ -134,7 +134,7 @@ class Literals:
         if word == "dim":
             return parse_dim(rest[1:-1])
         if word in ("array", "base64"):
-            declared, content = split_top(rest[1:-1], maximum=2)
+            declared, content = (*split_top(rest[1:-1], maximum=2), "")[:2]  # may have no elements
             kind = parse_type(declared)
             if word == "base64":
                 raw = base64.b64decode(json.loads(content), validate=True)

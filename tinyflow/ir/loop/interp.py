@@ -180,7 +180,8 @@ class _Machine:
 
     def bind(self, buffer: Buffer, array: Array) -> None:
         shape = tuple(self.extent(d) for d in buffer.shape)
-        if array.shape != shape or array.dtype != buffer.dtype.numpy or not array.flags.c_contiguous:
+        same = array.shape == shape and array.dtype == buffer.dtype.numpy
+        if not same or not array.flags.c_contiguous:
             raise InternalError(
                 f"loop interp: {self.kernel.name}: buffer {buffer.name} does not fit",
                 received={"array": f"{array.dtype}{list(array.shape)}"},

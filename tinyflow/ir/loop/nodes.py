@@ -1,7 +1,7 @@
 """Loop nests over buffers: what a kernel does, in which order.
 
-Main types: ``Buffer``, the statements (``For``, ``Store``, ``Alloc``, ``If``, ``Call``, ``Barrier``)
-and ``Kernel``. Imports core and ir.scalar.
+Main types: ``Buffer``, ``Kernel`` and the statements ``For``, ``Store``, ``Alloc``, ``If``,
+``Call``, ``Barrier``. Imports core and ir.scalar.
 
 Grammar::
 

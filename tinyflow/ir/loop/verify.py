@@ -36,7 +36,7 @@ from tinyflow.ir.scalar.visit import free_vars, postorder
 
 @dataclass(frozen=True)
 class _Scope:
-    """What a statement may use: its variables with their loop kind, buffers, and where it stands."""
+    """What a statement may use: variables with their loop kind, buffers; and where it stands."""
 
     variables: dict[Expr, str]
     buffers: frozenset[Buffer]

@@ -53,7 +53,7 @@ EXPANSIONS: dict[str, Expansion] = {
     "atanh": _through_double(math_trig.atanh64),
     "sin": math_trig.sin,
     "cos": math_trig.cos,
-    "tan": math_trig.tan,
+    "tan": _through_double(math_trig.tan64),
     "asin": math_trig.asin,
     "acos": math_trig.acos,
     "atan": math_trig.atan,

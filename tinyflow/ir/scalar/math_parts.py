@@ -165,6 +165,12 @@ def exp_scaled(x: Expr, halved: bool = False) -> tuple[Expr, Expr, Expr]:
     return (p, *two_powers(m, x))
 
 
+def exp_normal(x: Expr) -> Expr:
+    """exp(x) where neither ``x`` nor the result is near the ends of the range."""
+    r, m = reduce_exp(x, FORMATS[x.dtype].bias)
+    return horner(r, (1.0, 1.0, *EXP[x.dtype])) * power_of_two(m, x)
+
+
 def exp_negative(x: Expr) -> Expr:
     """exp(x) for x <= 0 or NaN."""
     p, a, b = exp_scaled(at_least(x, EXP_RANGE[x.dtype][0]))

@@ -7,40 +7,64 @@ from __future__ import annotations
 
 from tinyflow.core.dtype import float32, float64
 from tinyflow.ir.scalar import nodes as s
-from tinyflow.ir.scalar.math_exp import log1p
 from tinyflow.ir.scalar.math_parts import (
+    EXP,
     FORMATS,
     INF,
+    LN2,
+    LOG,
     LOG2E,
     NAN,
     Table,
     at_least,
     at_most,
     bits,
-    exp_negative,
+    exp_normal,
     exp_scaled,
     from_bits,
     horner,
     log_parts,
+    log_sum,
     magnitude,
     minus,
     power_of_two,
     real,
+    reduce_exp,
     sign_bit,
+    two_powers,
     with_sign,
 )
 from tinyflow.ir.scalar.nodes import Expr
 
-# erf(x)/x in x**2 for |x| <= 1 (2**-56.7), log(erfc(x)) for 1 <= x <= 5.95 (2**-62.2 in erf).
+Pair = tuple[Expr, Expr]  # an unevaluated sum, the second part below half an ulp of the first
+
+
+def _sum_ordered(a: Expr, b: Expr) -> Pair:
+    """a + b exactly, |a| >= |b| (Dekker)."""
+    total = a + b
+    return total, b - (total - a)
+
+
+def _product(a: Expr, b: Expr) -> Pair:
+    total = a * b
+    return total, s.fma(a, b, minus(total))
+
+
+# erf(x)/x - 1 in x**2 for |x| <= 1: 2**-29.6 and 2**-56.7.
 _ERF_SMALL: Table = {
+    float32: (0.12837917, -0.37612626, 0.11283583, -0.026853723, 0.0051881387, -0.00080083543,
+              7.847207e-05),
     float64: (
-        1.1283791670955126, -0.37612638903183493, 0.112837916709431, -0.026866170642932365,
+        0.12837916709551256, -0.37612638903183493, 0.112837916709431, -0.026866170642932365,
         0.005223977604607683, -0.0008548325855218022, 0.00012055291318092519,
         -1.4924668197473569e-05, 1.644657969073765e-06, -1.620203498984405e-07,
         1.3692270243298441e-08, -7.744201364356362e-10,
     ),
 }  # fmt: skip
+# log(erfc(x)) from 1 to where erf(x) rounds to 1; error of erf 2**-29.8 and 2**-62.2.
 _LOG_ERFC: Table = {
+    float32: (-0.00033939048, -1.1270976, -0.6381314, -0.103118, 0.021843258, -0.0029489095,
+              0.00018650203),
     float64: (
         -2.2948483907152404e-08, -1.1283789650848028, -0.6366204993788589, -0.1027715099233363,
         0.01912947466200639, 0.00020012471706294094, -0.0016724143954191585,
@@ -56,11 +80,11 @@ _ERF_LIMIT = {float32: 3.93, float64: 5.95}
 
 
 def erf(x: Expr) -> Expr:
-    """x * P(x**2) below 1, 1 - exp(log(erfc(|x|))) above."""
+    """x + x * P(x**2) below 1, 1 - exp(log(erfc(|x|))) above."""
     a = at_most(magnitude(x), _ERF_LIMIT[x.dtype])
     square = a * a
-    small = a * horner(square, _ERF_SMALL[x.dtype])
-    large = 1.0 - exp_negative(horner(a, _LOG_ERFC[x.dtype]))
+    small = s.fma(a, horner(square, _ERF_SMALL[x.dtype]), a)
+    large = 1.0 - exp_normal(horner(a, _LOG_ERFC[x.dtype]))
     return with_sign(s.select(a < 1.0, small, large), x)
 
 
@@ -78,27 +102,39 @@ _ERFC = (
 
 
 def erfc64(x: Expr) -> Expr:
-    """1 - erf(x), accurate where it is small."""
+    """1 - erf(x), accurate where it is small: exp(-a**2) * P(u) / (1 + 2a), a = |x| >= 1/2.
+
+    Three factors of one rounding each would be too many, so each carries what its rounding lost.
+    """
     a = at_most(magnitude(x), 27.3)
     u = (a - 4.0) / (a + 4.0)
-    scaled = horner(u, _ERFC) / (a + a + 1.0)
-    square = a * a
-    error = s.fma(a, a, minus(square))  # exp(-a**2) = exp(-square) * (1 - error)
-    p, first, second = exp_scaled(minus(square))
-    p = p * scaled
-    value = s.fma(p, minus(error), p) * first * second
-    return s.select(x < 0.0, 2.0 - value, value)
+    head, head_low = _sum_ordered(real(_ERFC[0], x), u * horner(u, _ERFC[1:]))
+    below, below_low = _sum_ordered(a + a, real(1.0, x))
+    inverse = real(1.0, x) / below
+    q = head * inverse
+    rest = s.fma(minus(q), below, head) + s.fma(minus(q), below_low, head_low)
+    square, square_low = _product(a, a)
+    r, m = reduce_exp(minus(square), 2 * FORMATS[float64].bias)
+    p, p_low = _sum_ordered(real(1.0, x), s.fma(r * r, horner(r, EXP[float64]), r))
+    p_low = s.fma(minus(p), square_low, p_low)
+    high, low = _product(p, q)
+    low = low + s.fma(p_low, q, p * rest * inverse)
+    first, second = two_powers(m, x)
+    tail = (high + low) * first * second
+    z = x * x
+    near = 1.0 - s.fma(x, horner(z, _ERF_SMALL[float64]), x)
+    return s.select(a < 0.5, near, s.select(x < 0.0, 2.0 - tail, tail))
 
 
-# erfinv(x)/x in w = -log(1 - x**2): for w <= 6.25 in w - 3.125 (2**-58.2), then in sqrt(w) - 3.25
-# (2**-59.8), from w = 16 on in sqrt(w) - 5.03125 (2**-63.8); float32: w <= 5 in w - 2.5 (2**-27.4),
+# erfinv(x)/x - 1 in w = -log(1 - x**2): for w <= 6.25 in w - 3.125 (2**-58.2), then in sqrt(w) - 3.25
+# (2**-59.8), from w = 16 on in sqrt(w) - 5.03125 (2**-63.8); float32: w <= 5 in w (2**-27.4),
 # then in sqrt(w) - 3.16 (2**-26.6). Form: M. Giles, "Approximating the erfinv function", GPU
 # Computing Gems 2, 2011; own coefficients.
 _ERFINV_CENTER: Table = {
-    float32: (1.5014094, 0.24664028, -0.004177387, -0.0012527419, 0.00021834447, -4.9633168e-06,
-              -3.4627167e-06, 4.661624e-07, 2.323374e-08, -8.790357e-09),
+    float32: (-0.11377308, 0.23201382, 0.011548652, -0.002334292, -0.00012748623, 4.4568125e-05,
+              3.982156e-06, -1.9762283e-06, 2.2100362e-07, -8.78973e-09),
     float64: (
-        1.6536545626831027, 0.24015818242558834, -0.006033670871426996, -0.0007407025341545546,
+        0.6536545626831027, 0.24015818242558834, -0.006033670871426996, -0.0007407025341545546,
         0.00018673420802052925, -1.3882523394196495e-05, -1.365469177263573e-06,
         4.2347881711938704e-07, -2.907038989607316e-08, -4.112660642059858e-09,
         1.051222567213291e-09, -5.4142946638140685e-11, -1.2978504293746772e-11,
@@ -109,10 +145,10 @@ _ERFINV_CENTER: Table = {
     ),
 }  # fmt: skip
 _ERFINV_TAIL: Table = {
-    float32: (2.9934587, 1.0041932, 0.006519898, -0.004799865, 0.003358505, -0.0022636692,
+    float32: (1.9934587, 1.0041932, 0.006519898, -0.004799865, 0.003358505, -0.0022636692,
               0.0012394261, -0.0003464409, -0.00014296986, 0.00011572923),
     float64: (
-        3.0838856104922208, 1.0052589676941655, 0.005370914553555091, -0.0037512085082238343,
+        2.0838856104922208, 1.0052589676941655, 0.005370914553555091, -0.0037512085082238343,
         0.0024914420979534097, -0.001688275535477099, 0.0009532893416636951,
         -0.00035503781338262313, 2.4031511857260635e-05, 6.8287114285729e-05,
         -4.732067377152453e-05, 1.2465042298734385e-05, 2.932549885946572e-06,
@@ -122,7 +158,7 @@ _ERFINV_TAIL: Table = {
     ),
 }  # fmt: skip
 _ERFINV_FAR = (
-    4.8814781489772106, 1.0102911741198122, -0.0001584390495481845, -0.0002057201851208294,
+    3.8814781489772106, 1.0102911741198122, -0.0001584390495481845, -0.0002057201851208294,
     7.298525531195998e-05, -1.8853117562684387e-05, 4.314923873630285e-06,
     -9.380364482607785e-07, 2.1124939062370728e-07, -5.9270393391680195e-08,
     2.426630774750727e-08, -1.2538341906862278e-08, 6.490993297607839e-09,
@@ -132,25 +168,37 @@ _ERFINV_FAR = (
 )  # fmt: skip
 
 
+def _log_lost(e: Expr, f: Expr, w: Expr) -> Expr:
+    """The rounding error of the last addition in w = -log_sum(e, f)."""
+    high, low = LN2.of(f)
+    near = f + s.fma(f * f, horner(f, LOG[f.dtype]), e * low)
+    return minus(s.fma(e, high, w) + near)
+
+
 def erfinv(x: Expr) -> Expr:
-    """The y with erf(y) = x; +-inf at +-1, NaN beyond. x * p(w), w = -log((1 - x)*(1 + x))."""
+    """The y with erf(y) = x; +-inf at +-1, NaN beyond. x + x*p(w), w = -log((1-x)(1+x))."""
     a = magnitude(x)
-    # 1 - x**2 = 1 + (-a)*a; near 1 the factor 1 - a is exact and a*a would not be.
-    w = minus(log1p(s.select(a > 0.5, (1.0 - a) * (a + 1.0) - 1.0, minus(a * a))))
+    # Near 1 the factor 1 - a is exact; below 1/2 the logarithm needs -a*a, which 1 - a*a rounds.
+    e, f = log_parts((1.0 - a) * (a + 1.0))
+    f = s.select(a < 0.5, minus(a * a), f)
+    w = minus(log_sum(e, f))
     root = s.unary("sqrt", w)
     if x.dtype is float32:
         p = s.select(
             w < 5.0,
-            horner(w - 2.5, _ERFINV_CENTER[float32]),
+            horner(w, _ERFINV_CENTER[float32]),
             horner(root - 3.16, _ERFINV_TAIL[float32]),
         )
     else:
-        tail = horner(root - 3.25, _ERFINV_TAIL[float64])
-        far = horner(root - 5.03125, _ERFINV_FAR)
+        # What rounding took from w (its sum with e*log(2)) and from the root would show in the last
+        # bit; 0/0 at x = 0 is not selected.
+        lost = (s.fma(minus(root), root, w) + _log_lost(e, f, w)) / (root + root)
+        tail = horner(root - 3.25 + lost, _ERFINV_TAIL[float64])
+        far = horner(root - 5.03125 + lost, _ERFINV_FAR)
         center = horner(w - 3.125, _ERFINV_CENTER[float64])
         p = s.select(w < 6.25, center, s.select(w < 16.0, tail, far))
     outside = s.select(a.equal(1.0), real(INF, x), real(NAN, x))
-    return with_sign(s.select(a < 1.0, a * p, outside), x)
+    return with_sign(s.select(a < 1.0, s.fma(a, p, a), outside), x)
 
 
 # --- pow ------------------------------------------------------------------------------------------
@@ -191,19 +239,6 @@ _POW_ATANH = (0.39999999999999974, 0.28571428571445273, 0.22222222217496612, 0.1
 _TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
 #: log(2) with 41 bits, so that its products with exponents are exact, and the rest.
 _LN2_SHORT, _LN2_REST = 0.693147180559663, 2.8235290563031577e-13
-
-Pair = tuple[Expr, Expr]  # an unevaluated sum, the second part below half an ulp of the first
-
-
-def _sum_ordered(a: Expr, b: Expr) -> Pair:
-    """a + b exactly, |a| >= |b| (Dekker)."""
-    total = a + b
-    return total, b - (total - a)
-
-
-def _product(a: Expr, b: Expr) -> Pair:
-    total = a * b
-    return total, s.fma(a, b, minus(total))
 
 
 def _product_pairs(a: Pair, b: Pair) -> Pair:

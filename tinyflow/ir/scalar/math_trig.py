@@ -66,6 +66,17 @@ def _reduce(x: Expr, parts: int) -> tuple[Expr, Expr]:
     return at_most(at_least(r, -0.8), 0.8), bits(shifted)
 
 
+def _reduce_low(x: Expr, r: Expr) -> Expr:
+    """What _reduce(x, 3) lost: |x| - n*pi/2 - r, to first order."""
+    magic = real(FORMATS[x.dtype].magic, x)
+    n = s.fma(x, real(_TWO_OVER_PI, x), magic) - magic
+    first, second, third = (real(part, x) for part in _HALF_PI_PARTS)
+    exact = s.fma(n, minus(first), x)
+    product = n * second
+    lost = s.fma(n, minus(second), product) - n * third
+    return ((exact - r) - product) + lost
+
+
 def _sin_and_cos(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(sin(r), cos(r), quadrant) of |x|. float32 is reduced in float64: right up to 1e14, too."""
     a = magnitude(x)
@@ -101,12 +112,26 @@ def cos(x: Expr) -> Expr:
     return _turned(value, quadrant + 1)
 
 
-def tan(x: Expr) -> Expr:
-    """sin(x) / cos(x)"""
-    sine, cosine, quadrant = _sin_and_cos(x)
+def tan64(x: Expr) -> Expr:
+    """sin(x) / cos(x), with what r and the last additions lost put back into the quotient."""
+    a = magnitude(x)
+    r, quadrant = _reduce(a, 3)
+    z = r * r
+    sine_rest = r * z * horner(z, _SIN[x.dtype])
+    sine = r + sine_rest
+    cosine_rest = z * horner(z, (-0.5, *_COS[x.dtype]))
+    cosine = cosine_rest + 1.0
+    r_low = _reduce_low(a, r)
+    sine_low = s.fma(r_low, cosine, sine_rest - (sine - r))
+    cosine_low = s.fma(minus(r_low), sine, cosine_rest - (cosine - 1.0))
     even = (quadrant & 1).equal(0)
-    quotient = s.select(even, sine, cosine) / s.select(even, cosine, minus(sine))
-    return from_bits(bits(quotient) ^ sign_bit(x), x)
+    top, top_low = s.select(even, sine, cosine), s.select(even, sine_low, cosine_low)
+    bottom, bottom_low = s.select(even, cosine, sine), s.select(even, cosine_low, sine_low)
+    inverse = real(1.0, x) / bottom
+    q = top * inverse
+    rest = s.fma(minus(q), bottom, top) + s.fma(minus(q), bottom_low, top_low)
+    # 1/0 and its corrections are NaN, but r is 0 only for x = 0, where the sine is on top.
+    return from_bits(bits(_turned(s.fma(rest, inverse, q), quadrant + quadrant)) ^ sign_bit(x), x)
 
 
 # (atan(t) - t) / t**3 in t**2 for |t| <= tan(pi/8); error 2**-30.5 and 2**-59.5.
@@ -140,10 +165,7 @@ def _atan_quotient(a: Expr, b: Expr) -> Expr:
 
 def atan(x: Expr) -> Expr:
     """atan(x) in [-pi/2, pi/2]"""
-    a = magnitude(x)
-    # Above 2**64 atan is pi/2 to every bit; a*b stays finite.
-    big = 2.0**64
-    return with_sign(_atan_quotient(at_most(a, big), real(1.0, x)), x)
+    return with_sign(_atan_quotient(magnitude(x), real(1.0, x)), x)
 
 
 def atan2(y: Expr, x: Expr) -> Expr:
@@ -158,7 +180,7 @@ def atan2(y: Expr, x: Expr) -> Expr:
     top = 2.0 ** (form.bias - 1)
     huge, tiny = (a > top / 4) | (b > top / 4), (a < 1 / top) & (b < 1 / top)
     scale = s.select(huge, real(2.0**-8, x), s.select(tiny, real(2.0**64, x), real(1.0, x)))
-    angle = _atan_quotient(at_most(a * scale, top), at_most(b * scale, top))
+    angle = _atan_quotient(a * scale, b * scale)
     high, low = PI.of(x)
     angle = s.select(bits(x) < 0, high - (angle - low), angle)
     return with_sign(s.select(x.equal(x) & y.equal(y), angle, x + y), y)
@@ -176,24 +198,31 @@ _ASIN: Table = {
 }  # fmt: skip
 
 
-def _asin_core(a: Expr) -> tuple[Expr, Expr]:
-    """(outer, p): p = asin(a) for a <= 1/2, else outer and p = asin(sqrt((1-a)/2))."""
+def _asin_core(a: Expr) -> tuple[Expr, Expr, Expr]:
+    """(outer, t, u): asin(a) = t + u for a <= 1/2, else outer and t + u = asin(sqrt((1-a)/2))."""
     outer = a > 0.5
     z = s.select(outer, s.fma(a, real(-0.5, a), real(0.5, a)), a * a)
     t = s.select(outer, s.unary("sqrt", z), a)
-    return outer, s.fma(t * z, horner(z, _ASIN[a.dtype]), t)
+    return outer, t, t * z * horner(z, _ASIN[a.dtype])
 
 
 def asin(x: Expr) -> Expr:
     """asin(x) = pi/2 - 2*asin(sqrt((1-x)/2)) above 1/2; NaN outside [-1, 1]."""
-    outer, p = _asin_core(magnitude(x))
+    a = magnitude(x)
+    outer, t, u = _asin_core(a)
     high, low = HALF_PI.of(x)
-    return with_sign(s.select(outer, high - s.fma(p, real(2.0, x), minus(low)), p), x)
+    # The rounding of the root counts double near 1/2, where 2t is 1: take it back to first order,
+    # 1/(2t) = 2 - 2t + O((t - 1/2)**2).
+    z = s.fma(a, real(-0.5, a), real(0.5, a))
+    root_low = s.fma(minus(t), t, z) * s.fma(t, real(-2.0, x), real(2.0, x))
+    far = s.fma(t, real(-2.0, x), high) - s.fma(u + root_low, real(2.0, x), minus(low))
+    return with_sign(s.select(outer, far, t + u), x)
 
 
 def acos(x: Expr) -> Expr:
     """acos(x) = 2*asin(sqrt((1-x)/2)) above 1/2; NaN outside [-1, 1]."""
-    outer, p = _asin_core(magnitude(x))
+    outer, t, u = _asin_core(magnitude(x))
+    p = t + u
     (half_high, half_low), (high, low) = HALF_PI.of(x), PI.of(x)
     twice = p + p
     far = s.select(x < 0.0, high - (twice - low), twice)
@@ -248,7 +277,12 @@ def asinh64(x: Expr) -> Expr:
 def acosh64(x: Expr) -> Expr:
     """log(x + sqrt(x**2 - 1)) = log1p(t + sqrt(t*(t + 2))) with t = x - 1; NaN below 1."""
     t = at_most(x, _LARGE) - 1.0
-    near = log1p(t + s.unary("sqrt", s.fma(t, t, t + t)))
+    square = s.fma(t, t, t + t)
+    root = s.unary("sqrt", square)
+    total = t + root
+    # What the sum and the root lost, to first order; 1e-300 keeps 0/0 away.
+    lost = (t - (total - root)) + s.fma(minus(root), root, square) / (root + root + 1e-300)
+    near = log1p(total) + lost / (total + 1.0)
     value = s.select(x > _LARGE, _log_twice(x), near)
     return s.select(x < 1.0, real(NAN, x), value)
 
@@ -256,5 +290,10 @@ def acosh64(x: Expr) -> Expr:
 def atanh64(x: Expr) -> Expr:
     """log1p(2a / (1 - a)) / 2 with a = |x|; inf at 1, NaN beyond."""
     a = magnitude(x)
-    value = log1p((a + a) / (1.0 - a)) * 0.5
-    return with_sign(s.select(a > 1.0, real(NAN, x), value), x)
+    below = 1.0 - a
+    below_low = (1.0 - below) - a
+    q = (a + a) / below
+    # What the quotient lost changes log(1 + q) = log((1 + a)/(1 - a)) by lost / (1 + a).
+    lost = s.fma(minus(q), below, a + a) - q * below_low
+    value = s.select(a < 1.0, log1p(q) + lost / (a + 1.0), real(INF, x)) * 0.5
+    return with_sign(s.select(a <= 1.0, value, real(NAN, x)), x)

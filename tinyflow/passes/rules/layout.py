@@ -102,6 +102,24 @@ class BroadcastOfBroadcast(Rule):
         return emit(BroadcastTo(m.shape), m.x)
 
 
+class MovedNumber(Rule):
+    """reshape, transpose, tile ... of broadcast_to(x) -> broadcast_to(x), where x is a scalar"""
+
+    contract = Bitwise
+    shared = True
+
+    def pattern(x, shape):  # type: ignore[no-untyped-def]
+        wide = emit(BroadcastTo(shape), x)
+        kinds = (Reshape, Transpose, movement.Tile, movement.ExpandDims, movement.Squeeze)
+        return [with_holes(kind, wide) for kind in kinds]
+
+    def check(m: Match) -> str | None:
+        return None if m.x.type.shape == () else ""
+
+    def rewrite(m: Match) -> Any:
+        return emit(BroadcastTo(m.root.type.shape), m.x)
+
+
 class TransposeOfTranspose(Rule):
     """transpose(transpose(x, p), q) -> transpose(x, p[q]), or x when that moves nothing"""
 
@@ -330,7 +348,7 @@ class ReshapeOfReduction(Rule):
 
 
 RULES: list[Any] = [
-    *FORWARDED, SameType, ReshapeOfReduction, ReshapeOfReshape, AsReshape, BroadcastOfBroadcast,
+    *FORWARDED, SameType, MovedNumber, ReshapeOfReduction, ReshapeOfReshape, AsReshape, BroadcastOfBroadcast,
     TransposeOfTranspose, TransposeOfNothing, TransposeIntoMatMul, CastThroughWider,
     BroadcastIntoOperation, BroadcastIntoSelect, NormalAxes, ReductionOfNothing,
 ]  # fmt: skip

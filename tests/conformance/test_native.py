@@ -1,0 +1,171 @@
+"""Compiled code means what the reference means, and its bits depend on nothing but the inputs.
+
+Every case runs natively; a fixed selection runs op by op, with other vector widths and thread
+counts, and through the interpreter of loop nests, and must give the same bits. The full cross
+product is marked slow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conformance.cases import (
+    Case,
+    cases,
+    expected_results,
+    graph_of,
+    ids,
+    is_pure,
+    pick,
+)
+from tinyflow.compile import compile_function
+from tinyflow.core import options
+from tinyflow.ir.loop import interp as loop_interp
+from tinyflow.runtime.arena import aligned_empty
+
+#: an op whose sample says nothing: its result in the nearest representable numbers of the reference
+DEFAULT_ULP = 2.0
+
+RUNNABLE = [c for c in cases() if is_pure(c.op) and not c.is_host]
+FEW = pick(RUNNABLE, 1)
+SOME = pick(RUNNABLE, 3)
+REST = [c for c in RUNNABLE if c not in SOME]
+
+
+def native(case: Case, **changes: Any) -> list[np.ndarray]:
+    fn, arrays = graph_of(case)
+    with options.override(**changes):
+        return list(compile_function(fn)(*arrays))
+
+
+def assert_close(case: Case, results: list[np.ndarray]) -> None:
+    """Integers and bools exactly; floats within the sample's bound, NaN and infinities alike."""
+    expected = expected_results(case)
+    assert len(results) == len(expected)
+    for got, want in zip(results, expected):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        if want.dtype.kind != "f":
+            np.testing.assert_array_equal(got, want)
+            continue
+        bound = DEFAULT_ULP if case.sample.ulp is None else case.sample.ulp
+        if case.id.endswith("f64"):
+            bound += 1.0  # the reference is rounded, too
+        size = np.maximum(np.abs(want), case.sample.scale)
+        with np.errstate(all="ignore"):
+            allowed = (bound + 0.5) * np.spacing(np.where(np.isfinite(size), size, 1))
+            wrong = ~(np.abs(got.astype(np.float64) - want) <= allowed)
+        wrong &= ~((got == want) | (np.isnan(got) & np.isnan(want)))
+        assert not wrong.any(), (
+            f"{int(wrong.sum())} of {want.size} elements are off by more than {bound} ulp\n"
+            f"native    {got[wrong].ravel()[:4]}\nreference {want[wrong].ravel()[:4]}"
+        )
+
+
+def assert_same_bits(results: list[np.ndarray], others: list[np.ndarray], what: str) -> None:
+    for x, y in zip(results, others, strict=True):
+        assert x.dtype == y.dtype and x.shape == y.shape
+        assert x.tobytes() == y.tobytes(), f"{what}: {x.ravel()[:4]} and {y.ravel()[:4]}"
+
+
+@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+def test_native_is_the_reference(case: Case) -> None:
+    assert_close(case, native(case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REST, ids=ids(REST))
+def test_native_is_the_reference_for_every_sample(case: Case) -> None:
+    assert_close(case, native(case))
+
+
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("op by op", {"fuse": False}),
+    ("8 lanes", {"lanes": 8}),
+    ("4 lanes", {"lanes": 4}),
+    ("one thread", {"threads": 1}),
+    ("no optimisation", {"level": 0}),
+)
+
+
+def check_variants(case: Case, variants: tuple[tuple[str, dict[str, Any]], ...]) -> None:
+    results = native(case, lanes=16, threads=2)
+    assert_same_bits(results, native(case, lanes=16, threads=2), "two runs")
+    for what, changes in variants:
+        others = native(case, **{"lanes": 16, "threads": 2, **changes})
+        assert_same_bits(results, others, what)
+
+
+@pytest.mark.parametrize("case", FEW, ids=ids(FEW))
+def test_same_bits_op_by_op(case: Case) -> None:
+    check_variants(case, VARIANTS[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RUNNABLE, ids=ids(RUNNABLE))
+def test_same_bits_for_every_way_to_run(case: Case) -> None:
+    check_variants(case, VARIANTS)
+
+
+#: (width, rows): one op per kind of kernel on sizes that need tails, several chunks and threads
+WIDE = [c for c in RUNNABLE if c.id in {
+    "Add-0-f32", "Exp-0-f32", "Exp-0-f64", "MatMul-8-f32", "MatMul-8-f64", "Softmax-5-f32",
+    "Sum-0-f32", "Max-0-f32", "ConcatV2-0-f32", "GatherV2-0-f32", "Transpose-1-f32",
+}]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WIDE, ids=ids(WIDE))
+def test_same_bits_for_chosen_ops(case: Case) -> None:
+    check_variants(case, VARIANTS)
+
+
+def interpreted(case: Case) -> list[np.ndarray]:
+    """The plan's kernels, run by the interpreter of loop nests on arrays of this process."""
+    fn, arrays = graph_of(case)
+    compiled = compile_function(fn)
+    plan = compiled.plan
+    memory: dict[Any, np.ndarray] = {v: a for v, a in plan.constants.items()}
+    for value, position in zip(compiled.program.feed_values, compiled._positions):
+        memory[value] = np.ascontiguousarray(arrays[position]).reshape(arrays[position].shape)
+    views = {
+        g.items[0].value: g.items[0].reads[0][0] for g in plan.grouping.groups if g.kind == "view"
+    }
+
+    def array(argument: Any, buffer: Any) -> np.ndarray:
+        while argument in views:
+            argument = views[argument]
+        found = memory.get(argument)
+        if found is None:
+            found = memory[argument] = aligned_empty(buffer.shape, buffer.dtype.numpy)
+        return found.reshape(buffer.shape)
+
+    for lowered in plan.kernels:
+        status = np.zeros(8, np.int64)
+        buffers = [
+            status if a is None else array(a, b)
+            for b, a in zip(lowered.kernel.buffers, lowered.arguments)
+        ]
+        loop_interp.run(lowered.kernel, buffers)
+    results = []
+    for value in plan.fn.outputs:
+        root = value
+        while root in views:
+            root = views[root]
+        shape = value.type.shape
+        found = memory.get(root)
+        if found is None:
+            found = np.empty(shape, value.dtype.numpy)
+        results.append(found.reshape(shape))
+    return results
+
+
+SMALL = [c for c in FEW if sum(a.size for a in c.arrays) <= 64]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=ids(SMALL))
+def test_loop_interpreter_has_the_same_bits(case: Case) -> None:
+    with options.override(lanes=4):
+        results = interpreted(case)
+    assert_same_bits(native(case, lanes=4), results, "native and loop interpreter")

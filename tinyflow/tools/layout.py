@@ -1,0 +1,102 @@
+"""Text for a terminal of 100 columns: headings, tables, wrapped lines, quantities.
+
+Main functions: ``heading``, ``table``, ``wrapped``, ``shortened``. Imports the standard library.
+Everything is ASCII, so that it can be piped anywhere.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+WIDTH = 100
+
+
+def heading(title: str, note: str = "") -> list[str]:
+    """A blank line and ``== title ========== note ==``."""
+    right = f" {note} ==" if note else ""
+    left = f"== {title} "
+    return ["", left + "=" * max(2, WIDTH - len(left) - len(right)) + right]
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line of at most ``width`` characters; "..." stands for what is cut."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: max(0, width - 3)].rstrip() + "..."
+
+
+def wrapped(text: str, indent: str = "", hanging: str | None = None) -> list[str]:
+    """The text in lines of at most WIDTH; lines after the first start with ``hanging``."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "    " if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def table(
+    rows: Iterable[Sequence[str]],
+    align: str,
+    header: Sequence[str] = (),
+    indent: str = "  ",
+    flexible: int | None = None,
+    width: int = WIDTH,
+) -> list[str]:
+    """Rows in aligned columns, two blanks apart.
+
+    align: "l" or "r" per column. flexible: the column that gives way when a line would be longer
+    than ``width`` (at least 12 characters of it are kept).
+    """
+    cells = [list(map(str, row)) for row in rows]
+    everything = [list(header), *cells] if header else cells
+    if not everything:
+        return []
+    widths = [max(len(row[n]) for row in everything) for n in range(len(align))]
+    if flexible is not None:
+        excess = len(indent) + sum(widths) + 2 * (len(align) - 1) - width
+        if excess > 0:
+            widths[flexible] = max(12, widths[flexible] - excess)
+            for row in everything:
+                row[flexible] = shortened(row[flexible], widths[flexible])
+    lines = [
+        indent
+        + "  ".join(
+            cell.rjust(w) if how == "r" else cell.ljust(w)
+            for cell, w, how in zip(row, widths, align, strict=True)
+        )
+        for row in everything
+    ]
+    if header:
+        lines.insert(1, indent + "  ".join("-" * w for w in widths))
+    return [line.rstrip() for line in lines]
+
+
+def cut(lines: Sequence[str], limit: int, how_to_see: str) -> list[str]:
+    """At most ``limit`` lines, then one that says how many are missing."""
+    if len(lines) <= limit + 1:
+        return list(lines)
+    return [*lines[:limit], f"  ... {len(lines) - limit:,} more lines: {how_to_see}"]
+
+
+def size(size_bytes: float) -> str:
+    """1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.4g} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.4g} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a person would choose: us, ms or s."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """(1, "kernel") -> "1 kernel", (3, "kernel") -> "3 kernels"."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
