@@ -3,16 +3,23 @@
 ``import tinyflow as tf``: the names of ``tinyflow.frontends.tf1``, and nothing else.
 """
 
+import importlib
+import os
 from typing import Any
 
 from tinyflow.frontends import tf1
 
 __version__ = "0.1.0"
 
+_HERE = os.path.dirname(__file__)
+
 
 def __getattr__(name: str) -> Any:
-    found = tf1.__getattr__(name)
-    globals()[name] = found
+    if name.startswith("__"):
+        raise AttributeError(f"module 'tinyflow' has no attribute '{name}'")
+    if os.path.isdir(os.path.join(_HERE, name)):  # a real sub-package, such as tinyflow.te
+        return importlib.import_module(f"tinyflow.{name}")
+    found = globals()[name] = tf1.lookup(name)
     return found
 
 

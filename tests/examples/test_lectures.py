@@ -1,7 +1,7 @@
 """The lectures' listings run as printed and compute what they should.
 
-Where the MNIST files are (TINYFLOW_DATA or the cache), they are used; else the digits of the package,
-blown up to 28x28, stand in, and only the claims about MNIST are left out.
+The MNIST files are used where there are some (TINYFLOW_DATA or the cache); else the digits of the
+package, blown up to 28x28, stand in, and only the claims about MNIST are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import pytest
 import tinyflow as tf
 from tinyflow import datasets
 from tinyflow.datasets.batches import ImageDataset, ImageSplit
+from tinyflow.datasets.mnist import _FILES as MNIST_FILES
+from tinyflow.datasets.store import find_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LECTURES = ROOT / "examples" / "lectures"
@@ -48,15 +50,7 @@ def stretched_digits(flatten: bool = True, onehot: bool = True) -> ImageDataset:
 
 @pytest.fixture(scope="module")
 def has_mnist() -> bool:
-    if os.environ.get("TINYFLOW_DATA", "").strip() == "" and not _cached():
-        return False
-    datasets.get_mnist(flatten=True, onehot=True)
-    return True
-
-
-def _cached() -> bool:
-    base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
-    return (Path(base).expanduser() / "tinyflow" / "datasets" / "mnist").is_dir()
+    return all(find_file(file.name, "mnist") is not None for file in MNIST_FILES)
 
 
 @pytest.fixture
@@ -114,7 +108,7 @@ def test_l3_is_refused_on_its_line_with_the_hint(mnist):
 
 
 def test_l3_fails_before_anything_runs():
-    """In a program of its own: the traceback ends with our message and shows the user's line only."""
+    """In a program of its own: the traceback ends with our message and the user's line."""
     done = subprocess.run(
         [sys.executable, str(LECTURES / "l03_misplaced_parenthesis.py")],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -92,6 +92,7 @@ class Step:
             observe(self)
 
     records: list[PassRecord]
+    targets: tuple[Node, ...] = ()
 
     def plan_for(self, fuse: bool) -> Plan:
         found = self._plans.get(fuse)
@@ -180,4 +181,6 @@ def compile_step(
     written = functionalize(fetches, targets, feeds)
     if needs_stages(written):
         return StagedStep(written, feeds, feed_types)
-    return Step(written, fetches, feeds, feed_types, state_types)
+    step = Step(written, fetches, feeds, feed_types, state_types)
+    step.targets = tuple(targets)
+    return step

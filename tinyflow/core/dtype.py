@@ -17,7 +17,7 @@ class DType:
     Compares equal to anything that ``as_dtype`` maps to it (``float32 == "float32" == np.float32``).
     """
 
-    __slots__ = ("name", "kind", "size_bytes", "_numpy", "_hash")
+    __slots__ = ("_hash", "_numpy", "kind", "name", "size_bytes")
 
     name: str
     kind: str

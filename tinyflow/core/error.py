@@ -1,7 +1,7 @@
 """Every exception of the system.
 
 Main types: ``UserError`` (the user can fix it), ``Unsupported`` (a limit of ours), ``InternalError``
-(our bug). The ``tf.errors`` codes are subclasses of ``UserError``. Imports core.source and core.options.
+(our bug). The ``tf.errors`` codes are subclasses of ``UserError``. Imports core.source only.
 
 Text follows one template::
 
@@ -16,51 +16,10 @@ Exceptions carry their parts as fields; the text is made only when somebody look
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
-from tinyflow.core import options
-from tinyflow.core.source import Source, is_internal
-
-
-_raw_traceback = BaseException.__dict__["__traceback__"]
-
-
-def user_traceback(raw: TracebackType | None) -> TracebackType | None:
-    """``raw`` without the frames of this package; as it is when nothing else would be left."""
-    if raw is None or options.current().show_internal_frames:
-        return raw
-    kept = []
-    entry: TracebackType | None = raw
-    while entry is not None:
-        if not is_internal(entry.tb_frame.f_code.co_filename):
-            kept.append(entry)
-        entry = entry.tb_next
-    inner: TracebackType | None = None
-    for entry in reversed(kept):
-        inner = TracebackType(inner, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return inner or raw
-
-
-def _print_user_frames(kind: Any, error: Any, raw: TracebackType | None) -> None:
-    """``sys.excepthook``: Python's own printer reads the unfiltered traceback of an error."""
-    if isinstance(error, TinyFlowError) and not error.shows_internals:
-        raw = user_traceback(raw)
-        error.__traceback__ = raw
-    _next_hook(kind, error, raw)
-
-
-_next_hook = sys.excepthook
-
-
-def hide_internal_frames() -> None:
-    """Installs the printer of uncaught errors, once, in front of the one in place."""
-    global _next_hook
-    if sys.excepthook is not _print_user_frames:
-        _next_hook = sys.excepthook
-        sys.excepthook = _print_user_frames
+from tinyflow.core.source import Source
 
 
 class TinyFlowError(Exception):
@@ -92,19 +51,6 @@ class TinyFlowError(Exception):
         self.hint = hint
         self.choices = choices
 
-    @property
-    def __traceback__(self) -> TracebackType | None:  # type: ignore[override]
-        """The user's frames; ``options.show_internal_frames`` shows ours too."""
-        raw = _raw_traceback.__get__(self, type(self))
-        return raw if self.shows_internals else user_traceback(raw)
-
-    @__traceback__.setter
-    def __traceback__(self, traceback: TracebackType | None) -> None:
-        _raw_traceback.__set__(self, traceback)
-
-    #: bugs of ours keep all frames
-    shows_internals = False
-
     def located(self, label: str, source: Source | None) -> TinyFlowError:
         """The same error with one more place in the user's code (kept if already known)."""
         if source is not None:
@@ -135,8 +81,6 @@ class Unsupported(TinyFlowError, NotImplementedError):
 
 class InternalError(TinyFlowError, RuntimeError):
     """A bug of TinyFlow; names the pass, the verifier's message and how to reproduce it."""
-
-    shows_internals = True
 
 
 class UserError(TinyFlowError):

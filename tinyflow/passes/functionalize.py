@@ -109,9 +109,9 @@ def _needed(
                     stack.append((value.node, False))
     # A node can only be made after what it reads, so sorting by creation keeps the order legal;
     # control edges added later are the exception, and they keep the depth-first order.
-    serials = [getattr(node, "serial", None) for node in order]
-    if None not in serials and _creation_is_topological(order):
-        order.sort(key=lambda node: node.serial)  # type: ignore[attr-defined]
+    numbers = [getattr(node, "number", None) for node in order]
+    if None not in numbers and _creation_is_topological(order):
+        order.sort(key=lambda node: node.number)  # type: ignore[attr-defined]
     return order
 
 
@@ -122,9 +122,9 @@ def _all_fed(node: Node, fed: dict[Value, Value]) -> bool:
 
 def _creation_is_topological(order: Sequence[Node]) -> bool:
     for node in order:
-        serial = node.serial  # type: ignore[attr-defined]
+        number = node.number  # type: ignore[attr-defined]
         for control in node.control_inputs:
-            if control.serial > serial:  # type: ignore[attr-defined]
+            if control.number > number:  # type: ignore[attr-defined]
                 return False
     return True
 

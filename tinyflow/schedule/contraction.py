@@ -47,10 +47,12 @@ from tinyflow.schedule.lowering import (
 )
 from tinyflow.schedule.targets import Target
 
-#: Steps of k between two visits of a tile: a panel of KC x 32 floats is 32 KiB, it stays in L1.
-KC = 256
+#: Steps of k between two visits of a tile: the row part of a tile (28 KiB of floats) stays in L1.
+KC = 512
+#: Panels of b that one pass over a band works on: GROUP x 64 KiB stay in the second-level cache.
+GROUP = 12
 #: Bytes of a's packed band: it streams from the second-level cache while b's panel stays in L1.
-BAND_BYTES = 128 * 1024
+BAND_BYTES = 192 * 1024
 #: Multiply-adds below which threads do not pay.
 PARALLEL_WORK = 200_000
 
@@ -354,9 +356,18 @@ def _blocked(p: _Problem) -> list[LoweredKernel]:
     )  # fmt: skip
     panel = s.var("jt")
     pack = For(tile_row, _plain(in_band), SERIAL, _pack_a(p, a_packed, first, tile_row, block, length))
-    sweep = For(panel, p.panels, SERIAL,
-                (For(tile_row, _plain(in_band), SERIAL,
-                     _blocked_tiles(p, packed, a_packed, total, first, tile_row, panel, block, length)),))  # fmt: skip
+    group, in_group = s.var("jg"), s.var("jp")
+    groups = -(-p.panels // GROUP)
+    here = (
+        s.index(GROUP) if p.panels % GROUP == 0
+        else s.minimum(s.index(GROUP), s.index(p.panels) - group * GROUP)
+    )  # fmt: skip
+    tiles_body = _blocked_tiles(
+        p, packed, a_packed, total, first, tile_row, panel, block, length
+    )
+    tiles_body = loop_visit.substitute_vars(tiles_body, {panel: group * GROUP + in_group})
+    row_of_tiles = For(in_group, _plain(here), SERIAL, tiles_body)
+    sweep = For(group, groups, SERIAL, (For(tile_row, _plain(in_band), SERIAL, (row_of_tiles,)),))
     body: Body = (For(block, -(-p.k // KC), SERIAL, (pack, sweep)),)
     body = (Alloc(a_packed, _clear(p, total, first, in_band) + body),)
     if not plain:
@@ -393,13 +404,24 @@ def _pack_a(
     p: _Problem, packed: Buffer, first: Expr, tile: Expr, block: Expr, length: Expr
 ) -> Body:
     """a_packed[tile, k, row]: the broadcasts of one step of k stand together."""
-    k = block * KC + _K
 
     def rows(count: int) -> Body:
-        value = p.a((first + tile) * p.rows + _ROW, k)
+        # A cache line of a row at a time: rows whose distance is a power of two share cache sets,
+        # so a line that is left is gone when the next element of it is wanted.
+        outer, inner = s.var("ko"), s.var("ki")
+        value = p.a((first + tile) * p.rows + _ROW, block * KC + _K)
         at = ((tile * KC + _K) * p.rows + _ROW,)
-        copy = For(_ROW, count, UNROLL, (Store(packed, at, value),))
-        return (For(_K, _plain(length), SERIAL, (copy,)),)
+        copy: Body = (Store(packed, at, value),)
+        line = loop_visit.substitute_vars(copy, {_K: outer * 16 + inner})
+        body: Body = ()
+        full = length // 16
+        body += (For(outer, _plain(full), SERIAL,
+                     (For(_ROW, count, SERIAL, (For(inner, 16, UNROLL, line),)),)),)  # fmt: skip
+        if not (length.is_const and length.attr % 16 == 0):
+            rest = loop_visit.substitute_vars(copy, {_K: full * 16 + inner})
+            body += (For(_ROW, count, SERIAL,
+                         (For(inner, _plain(length - full * 16), SERIAL, rest),)),)  # fmt: skip
+        return body
 
     full, rest = p.m // p.rows, p.m % p.rows
     return _cases(first + tile, p.row_tiles, full, rows(p.rows) if full else (),

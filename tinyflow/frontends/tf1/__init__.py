@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflow.frontends.tf1.namespace import install_import_hook, names_in, resolve
+from tinyflow.frontends.tf1.namespace import install_import_hook, lookup, names_in
 
 install_import_hook()
 
-#: modules of this package are no public names
-_HIDDEN = frozenset({"annotations", "install_import_hook", "names_in", "resolve"})
-
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(f"module 'tinyflow' has no attribute '{name}'")
-    return resolve(name)
+    return lookup(name)
 
 
 def __dir__() -> list[str]:

@@ -117,7 +117,7 @@ def ones_like(
 
 
 @scoped("range")
-def range(  # noqa: A001 - TensorFlow's name
+def range(
     start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None, name: str | None = None
 ) -> Any:
     """start, start + delta, ... before ``limit``."""
@@ -179,17 +179,13 @@ def matrix_transpose(a: Any, name: str | None = None, conjugate: bool = False) -
     a = tensor(a, "a")
     rank_of_a = a.type.rank
     if rank_of_a is None or rank_of_a < 2:
-        raise ShapeError(
-            f"Argument `a` must be at least rank 2 for matrix_transpose, got {a.type}"
-        )
+        raise ShapeError(f"Argument `a` must be at least rank 2 for matrix_transpose, got {a.type}")
     axes = list(np.arange(rank_of_a))
     axes[-2:] = axes[:-3:-1]
     return movement.transpose(a, [int(i) for i in axes], name)
 
 
-def expand_dims(
-    input: Any, axis: Any = None, name: str | None = None, dim: Any = None
-) -> Any:
+def expand_dims(input: Any, axis: Any = None, name: str | None = None, dim: Any = None) -> Any:
     """A new dimension of extent 1 at ``axis`` (2016: ``dim``)."""
     axis = one_of(axis, dim, "axis", "dim", "expand_dims")
     if axis is None:
@@ -197,9 +193,7 @@ def expand_dims(
     return movement.expand_dims(tensor(input), static_int(axis, "axis"), name or "ExpandDims")
 
 
-def squeeze(
-    input: Any, axis: Any = None, name: str | None = None, squeeze_dims: Any = None
-) -> Any:
+def squeeze(input: Any, axis: Any = None, name: str | None = None, squeeze_dims: Any = None) -> Any:
     """Without the dimensions of extent 1, or without ``axis`` (2016: ``squeeze_dims``)."""
     axis = one_of(axis, squeeze_dims, "axis", "squeeze_dims", "squeeze")
     if isinstance(axis, (list, tuple)) and not axis:
@@ -292,7 +286,7 @@ def split(
 
 
 @scoped("Slice")
-def slice(input_: Any, begin: Any, size: Any, name: str | None = None) -> Any:  # noqa: A001
+def slice(input_: Any, begin: Any, size: Any, name: str | None = None) -> Any:
     """``size`` elements from ``begin`` on; -1 is all that is left."""
     return slicing.slice_(tensor(input_, "input"), extents(begin), extents(size), name)
 

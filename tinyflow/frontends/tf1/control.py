@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError
+from tinyflow.core.frames import public_methods
 from tinyflow.frontends.tf1.convert import graph_of, tensor
 from tinyflow.frontends.tf1.elements import Operation, Tensor
 from tinyflow.frontends.tf1.fetches import FetchTypeError
@@ -29,7 +30,7 @@ class NoOp(Op):
 
     not_differentiable = "it has no results"
 
-    def infer(self) -> Any:
+    def infer(self) -> Any:  # type: ignore[override]
         return ()
 
     def reference(self) -> Any:
@@ -39,7 +40,8 @@ class NoOp(Op):
         return ()
 
 
-class name_scope:  # noqa: N801 - TensorFlow's name
+@public_methods("__init__", "__enter__")
+class name_scope:
     """``with tf.name_scope("layer1") as scope:`` names of operations made inside start with it."""
 
     def __init__(self, name: str | None, default_name: str | None = None, values: Any = None):

@@ -17,8 +17,9 @@ from tinyflow.frontends.tf1.graph import Graph, get_default_graph
 from tinyflow.frontends.tf1.tensor_shape import Dimension, TensorShape
 from tinyflow.ir.graph.builder import current_builder
 from tinyflow.ir.graph.nodes import Value
+from tinyflow.ops.joining import Pack
 
-__all__ = ["convert_to_tensor", "extents", "graph_of", "scoped", "tensor"]
+__all__ = ["convert_to_tensor", "extents", "graph_of", "pack_nested", "scoped", "tensor"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +77,34 @@ def _static(shape: TensorShape | Dimension) -> Any:
 def tensor(value: Any, name: str | None = None) -> Any:
     """``convert_to_tensor`` that leaves tensors alone, for use inside this package."""
     return value if isinstance(value, Value) else convert_to_tensor(value, name=name)
+
+
+def pack_nested(items: Any, dtype: Any, name: str | None) -> Any:
+    """A (nested) list with tensors in it as one tensor: literals take the tensors' dtype."""
+    if dtype is None:
+        dtype = _dtype_inside(items)
+    builder = current_builder()
+    parts = [
+        item
+        if isinstance(item, Value)
+        else pack_nested(item, dtype, None)
+        if isinstance(item, (list, tuple)) and _dtype_inside(item) is not None
+        else builder.constant(item, None if hasattr(item, "as_value") else dtype, str(i))
+        for i, item in enumerate(items)
+    ]
+    return builder.emit(Pack(0), tuple(parts), name or "packed")
+
+
+def _dtype_inside(items: Any) -> Any:
+    """The dtype of the first tensor in a nested list, or None."""
+    for item in items:
+        if isinstance(item, Value) or hasattr(item, "as_value"):
+            return item.dtype
+        if isinstance(item, (list, tuple)):
+            found = _dtype_inside(item)
+            if found is not None:
+                return found
+    return None
 
 
 def extents(shape: Any, allow_tensor: bool = True) -> Any:

@@ -5,10 +5,10 @@ Main types: ``Operation`` (a node), ``Tensor`` (a value). May import core, ir.gr
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from tinyflow.core.error import GraphError, NameNotFoundError
+from tinyflow.core.frames import boundary, public_methods
 from tinyflow.core.shape import merge_shapes
 from tinyflow.frontends.tf1.tensor_shape import TensorShape, as_shape, text_of
 from tinyflow.ir.graph.nodes import Node, TensorType, Value
@@ -16,7 +16,7 @@ from tinyflow.ir.graph.nodes import Node, TensorType, Value
 if TYPE_CHECKING:
     from tinyflow.frontends.tf1.graph import Graph
 
-__all__ = ["Operation", "Tensor", "closest", "find_graph"]
+__all__ = ["Operation", "Tensor", "find_graph"]
 
 #: op classes whose TensorFlow type name is another
 TYPE_NAMES = {
@@ -25,15 +25,7 @@ TYPE_NAMES = {
 }  # fmt: skip
 
 
-def closest(name: str, known: Any, cutoff: float = 0.6) -> str | None:
-    """The known name most like a misspelt one, case set aside; None when nothing is close."""
-    by_lower: dict[str, str] = {}
-    for k in known:
-        by_lower.setdefault(k.lower(), k)
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
-    return by_lower[match[0]] if match else None
-
-
+@public_methods("set_shape", "consumers", "eval")
 class Tensor(Value):
     """A result of an operation; it has a number only inside ``Session.run``."""
 
@@ -112,6 +104,7 @@ class Tensor(Value):
         return f'Tensor("{self.name}"{shape}, dtype={self.dtype})'
 
 
+@public_methods("get_attr", "run")
 class Operation(Node):
     """A node of a graph: ``name``, ``type``, ``inputs``, ``outputs``, ``control_inputs``."""
 
@@ -224,3 +217,17 @@ def _session_for(graph: Graph, session: Any, method: str) -> Any:
             hint="open the session on the tensor's graph: tf.Session(graph=t.graph)",
         )
     return session
+
+
+def _trim_operators() -> None:
+    """Operators of values for users: errors end at the user's line (see core.frames)."""
+    from tinyflow.ops import operators  # installs them on Value
+
+    methods = [f"__{m}__" for m in (*operators.COMPARE, *operators.UNARY, *operators.BINARY)]
+    methods += [f"__r{m}__" for m in operators.BINARY]
+    methods += [f"__{m}__" for m in ("getitem", "bool", "float", "int", "iter", "len")]
+    for name in methods:
+        setattr(Tensor, name, boundary(getattr(Tensor, name)))
+
+
+_trim_operators()

@@ -114,7 +114,9 @@ def shape_hint(static: Shape, shape: tuple[int, ...]) -> str | None:
         )
 
     if fits((1, *shape)):
-        return "one example without its batch dimension: feed value[None] (np.expand_dims(value, 0))"
+        return (
+            "one example without its batch dimension: feed value[None] (np.expand_dims(value, 0))"
+        )
     if fits((*shape, 1)):
         return "feed one value per row: value.reshape(-1, 1)"
     if len(shape) > 1 and shape[-1] == 1 and fits(shape[:-1]):
@@ -127,8 +129,11 @@ def shape_hint(static: Shape, shape: tuple[int, ...]) -> str | None:
     if len(static) < len(shape) and static:
         known = [d for d in static if type(d) is int]
         rest = int(np.prod(known)) if known else 1
-        if len(static) - len(known) <= 1 and rest and size % rest == 0 and (
-            len(known) < len(static) or rest == size
+        if (
+            len(static) - len(known) <= 1
+            and rest
+            and size % rest == 0
+            and (len(known) < len(static) or rest == size)
         ):
             target = ", ".join("-1" if type(d) is not int else str(d) for d in static)
             return f"feed value.reshape({target})"
@@ -138,7 +143,9 @@ def shape_hint(static: Shape, shape: tuple[int, ...]) -> str | None:
 def _is_ragged(value: Any) -> bool:
     if not isinstance(value, (list, tuple)):
         return False
-    lengths = {len(v) if hasattr(v, "__len__") and not isinstance(v, (str, bytes)) else -1 for v in value}
+    lengths = {
+        len(v) if hasattr(v, "__len__") and not isinstance(v, (str, bytes)) else -1 for v in value
+    }
     return len(lengths) > 1 or any(_is_ragged(v) for v in value)
 
 

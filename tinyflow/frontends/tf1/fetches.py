@@ -101,7 +101,9 @@ class Fetches:
             element = self.graph.as_graph_element(fetch)
         except NameNotFoundError as error:
             raise _chained(
-                NameNotFoundError, f"Fetch argument {fetch!r} cannot be interpreted as a Tensor.", error
+                NameNotFoundError,
+                f"Fetch argument {fetch!r} cannot be interpreted as a Tensor.",
+                error,
             ) from None
         except GraphError as error:
             raise _chained(
@@ -118,7 +120,9 @@ class Fetches:
                 hint=_number_hint(fetch),
             ) from None
         if not self.graph.is_fetchable(element):
-            raise InvalidArgumentError(f"Operation {element.name!r} has been marked as not fetchable.")
+            raise InvalidArgumentError(
+                f"Operation {element.name!r} has been marked as not fetchable."
+            )
         return element
 
 

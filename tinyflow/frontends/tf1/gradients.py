@@ -91,9 +91,7 @@ def _check_dtypes(ys: list[Value]) -> None:
 def _weights(weights: list[Any], ys: list[Value]) -> list[Any]:
     if len(weights) != len(ys):
         raise InvalidArgumentError(f"Passed {len(weights)} grad_ys for {len(ys)} ys")
-    return [
-        w if w is None else tensor(w, f"grad_ys_{i}") for i, w in enumerate(weights)
-    ]
+    return [w if w is None else tensor(w, f"grad_ys_{i}") for i, w in enumerate(weights)]
 
 
 def hessians(ys: Any, xs: Any, name: str = "hessians", **ignored: Any) -> list[Any]:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tinyflow.core.error import GraphError, InvalidArgumentError, NameNotFoundError
+from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.devices import merge_devices, normal_device
-from tinyflow.frontends.tf1.elements import Operation, Tensor, closest, find_graph
+from tinyflow.frontends.tf1.elements import Operation, Tensor, find_graph
+from tinyflow.frontends.tf1.spelling import closest
 from tinyflow.ir.graph import builder as builders
 from tinyflow.ir.graph.builder import Builder
 from tinyflow.ir.graph.nodes import Op, TensorType, Value
@@ -39,6 +41,16 @@ class _Controls:
         self.seen: set[Operation] = set(inputs)
 
 
+@public_methods(
+    "as_graph_element",
+    "get_operation_by_name",
+    "get_tensor_by_name",
+    "prevent_feeding",
+    "prevent_fetching",
+    "is_feedable",
+    "is_fetchable",
+    "consumers_of",
+)
 class Graph(Builder):
     """A graph under construction. Thread-safe for naming; blocks (scopes) are per graph.
 

@@ -37,7 +37,7 @@ def py_func(
 _NAMED = host.Assert()  # any op: the name is given
 
 
-def Print(  # noqa: N802 - TensorFlow's name
+def Print(
     input_: Any, data: Any, message: str | None = None, first_n: int | None = None,
     summarize: int | None = None, name: str | None = None,
 ) -> Any:  # fmt: skip
@@ -51,7 +51,7 @@ def Print(  # noqa: N802 - TensorFlow's name
         return host.print_(value, shown, message, first_n, summarize, full + "/")
 
 
-def Assert(  # noqa: N802 - TensorFlow's name
+def Assert(
     condition: Any, data: Any, summarize: int | None = None, name: str | None = None
 ) -> Operation:
     """An operation that fails with the values of ``data`` unless ``condition`` holds."""

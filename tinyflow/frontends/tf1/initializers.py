@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyflow.core.dtype import DType, as_dtype, float32
 from tinyflow.core.error import InvalidArgumentError
+from tinyflow.core.frames import public_methods
 from tinyflow.frontends.tf1 import array_functions as arrays
 from tinyflow.frontends.tf1 import random_functions as random
 from tinyflow.frontends.tf1.tensor_shape import TensorShape
@@ -66,14 +67,15 @@ class Ones(Initializer):
         return arrays.ones(shape, self._dtype(dtype))
 
 
+@public_methods("__init__")
 class Constant(Initializer):
     """A number everywhere, or a list of numbers in row-major order (the last one repeats)."""
 
-    def __init__(
-        self, value: Any = 0, dtype: Any = float32, verify_shape: bool = False
-    ) -> None:
+    def __init__(self, value: Any = 0, dtype: Any = float32, verify_shape: bool = False) -> None:
         if not (np.isscalar(value) or isinstance(value, (list, tuple, np.ndarray))):
-            raise TypeError(f"Invalid type for initial value: {type(value)} (expected number, list)")
+            raise TypeError(
+                f"Invalid type for initial value: {type(value)} (expected number, list)"
+            )
         self.value = value
         self.dtype = as_dtype(dtype)
         self._verify_shape = verify_shape
@@ -139,6 +141,7 @@ class UniformUnitScaling(Initializer):
         return random.random_uniform(shape, -limit, limit, self._dtype(dtype), self.seed)
 
 
+@public_methods("__init__")
 class VarianceScaling(Initializer):
     """Variance scale / n with n the inputs, the outputs, or their mean.
 

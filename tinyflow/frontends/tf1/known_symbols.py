@@ -121,42 +121,22 @@ _KNOWN = {
         "vectorized_map verify_tensor_all_finite version where where_v2 while_loop "
         "wrap_function write_file xla zeros zeros_initializer zeros_like zeta "
     ),
-    "AggregationMethod": (
-        "DEFAULT "
-    ),
-    "DeviceSpec": (
-        "from_string "
-    ),
+    "AggregationMethod": ("DEFAULT "),
+    "DeviceSpec": ("from_string "),
     "GraphKeys": (
         "ACTIVATIONS ASSET_FILEPATHS GLOBAL_STEP GLOBAL_VARIABLES LOCAL_VARIABLES LOSSES "
         "MODEL_VARIABLES MOVING_AVERAGE_VARIABLES QUEUE_RUNNERS REGULARIZATION_LOSSES "
         "SAVEABLE_OBJECTS SUMMARIES TABLE_INITIALIZERS TRAINABLE_VARIABLES UPDATE_OPS "
         "VARIABLES "
     ),
-    "Variable": (
-        "SaveSliceInfo from_proto "
-    ),
-    "__version__": (
-        "split startswith "
-    ),
-    "app": (
-        "flags run "
-    ),
-    "audio": (
-        "decode_wav encode_wav "
-    ),
-    "autograph": (
-        "experimental set_verbosity to_code to_graph trace "
-    ),
-    "autograph.experimental": (
-        "Feature do_not_convert set_loop_options "
-    ),
-    "bitwise": (
-        "bitwise_and bitwise_or bitwise_xor invert left_shift right_shift "
-    ),
-    "compat": (
-        "as_bytes as_str as_text "
-    ),
+    "Variable": ("SaveSliceInfo from_proto "),
+    "__version__": ("split startswith "),
+    "app": ("flags run "),
+    "audio": ("decode_wav encode_wav "),
+    "autograph": ("experimental set_verbosity to_code to_graph trace "),
+    "autograph.experimental": ("Feature do_not_convert set_loop_options "),
+    "bitwise": ("bitwise_and bitwise_or bitwise_xor invert left_shift right_shift "),
+    "compat": ("as_bytes as_str as_text "),
     "config": (
         "experimental experimental_connect_to_cluster experimental_connect_to_host "
         "experimental_list_devices experimental_run_functions_eagerly "
@@ -168,112 +148,58 @@ _KNOWN = {
         "list_logical_devices list_physical_devices set_device_policy set_memory_growth "
         "set_synchronous_execution set_virtual_device_configuration set_visible_devices "
     ),
-    "config.optimizer": (
-        "get_experimental_options get_jit set_experimental_options set_jit "
-    ),
+    "config.optimizer": ("get_experimental_options get_jit set_experimental_options set_jit "),
     "config.threading": (
         "get_inter_op_parallelism_threads get_intra_op_parallelism_threads "
         "set_inter_op_parallelism_threads set_intra_op_parallelism_threads "
     ),
-    "contrib": (
-        "autograph data framework graph_editor legacy_seq2seq seq2seq summary training "
-    ),
-    "contrib.autograph": (
-        "convert "
-    ),
-    "contrib.bayesflow": (
-        "stochastic_tensor "
-    ),
-    "contrib.bayesflow.stochastic_tensor": (
-        "SampleValue StochasticTensor value_type "
-    ),
-    "contrib.boosted_trees.estimator_batch": (
-        "estimator "
-    ),
-    "contrib.boosted_trees.proto": (
-        "learner_pb2 "
-    ),
-    "contrib.checkpoint": (
-        "List "
-    ),
-    "contrib.cluster_resolver": (
-        "TPUClusterResolver "
-    ),
-    "contrib.crf": (
-        "crf_log_likelihood viterbi_decode "
-    ),
-    "contrib.cudnn_rnn": (
-        "CudnnLSTM RNNParamsSaveable "
-    ),
-    "contrib.cudnn_rnn.python": (
-        "layers "
-    ),
+    "contrib": ("autograph data framework graph_editor legacy_seq2seq seq2seq summary training "),
+    "contrib.autograph": ("convert "),
+    "contrib.bayesflow": ("stochastic_tensor "),
+    "contrib.bayesflow.stochastic_tensor": ("SampleValue StochasticTensor value_type "),
+    "contrib.boosted_trees.estimator_batch": ("estimator "),
+    "contrib.boosted_trees.proto": ("learner_pb2 "),
+    "contrib.checkpoint": ("List "),
+    "contrib.cluster_resolver": ("TPUClusterResolver "),
+    "contrib.crf": ("crf_log_likelihood viterbi_decode "),
+    "contrib.cudnn_rnn": ("CudnnLSTM RNNParamsSaveable "),
+    "contrib.cudnn_rnn.python": ("layers "),
     "contrib.data": (
         "AUTOTUNE Dataset Iterator TFRecordDataset TextLineDataset __dict__ "
         "batch_and_drop_remainder group_by_window make_csv_dataset map_and_batch "
         "parallel_interleave "
     ),
-    "contrib.data.Dataset": (
-        "from_tensor_slices "
-    ),
-    "contrib.data.Iterator": (
-        "from_structure "
-    ),
-    "contrib.distribute": (
-        "MirroredStrategy OneDeviceStrategy has_distribution_strategy "
-    ),
-    "contrib.distributions": (
-        "Bernoulli MultivariateNormalDiag Normal kl_divergence "
-    ),
+    "contrib.data.Dataset": ("from_tensor_slices "),
+    "contrib.data.Iterator": ("from_structure "),
+    "contrib.distribute": ("MirroredStrategy OneDeviceStrategy has_distribution_strategy "),
+    "contrib.distributions": ("Bernoulli MultivariateNormalDiag Normal kl_divergence "),
     "contrib.eager": (
         "ASYNC Checkpoint GradientTape Iterator Network Variable async_wait defun "
         "enable_eager_execution execution_mode function gradients_function implicit_gradients "
         "implicit_value_and_gradients num_gpus restore_variables_on_create "
     ),
-    "contrib.eager.metrics": (
-        "Accuracy Mean "
-    ),
-    "contrib.eager.python": (
-        "datasets evaluator examples metrics tfe "
-    ),
+    "contrib.eager.metrics": ("Accuracy Mean "),
+    "contrib.eager.python": ("datasets evaluator examples metrics tfe "),
     "contrib.estimator": (
         "TowerOptimizer boosted_trees_classifier_train_in_memory replicate_model_fn "
     ),
-    "contrib.factorization": (
-        "KMeans "
-    ),
-    "contrib.factorization.python": (
-        "ops "
-    ),
-    "contrib.ffmpeg": (
-        "decode_audio "
-    ),
+    "contrib.factorization": ("KMeans "),
+    "contrib.factorization.python": ("ops "),
+    "contrib.ffmpeg": ("decode_audio "),
     "contrib.framework": (
         "add_arg_scope arg_scope get_global_step get_or_create_global_step get_variables "
         "list_variables load_checkpoint "
     ),
-    "contrib.framework.nest": (
-        "assert_same_structure is_sequence map_structure "
-    ),
-    "contrib.framework.python": (
-        "ops "
-    ),
+    "contrib.framework.nest": ("assert_same_structure is_sequence map_structure "),
+    "contrib.framework.python": ("ops "),
     "contrib.graph_editor": (
         "add_control_inputs copy_with_input_replacements filter_ts filter_ts_from_regex "
         "get_backward_walk_ops get_forward_walk_ops reroute_ts select_ops sgv "
     ),
-    "contrib.image.python": (
-        "ops "
-    ),
-    "contrib.keras.api": (
-        "keras "
-    ),
-    "contrib.keras.datasets": (
-        "cifar10 "
-    ),
-    "contrib.keras.utils": (
-        "get_file "
-    ),
+    "contrib.image.python": ("ops "),
+    "contrib.keras.api": ("keras "),
+    "contrib.keras.datasets": ("cifar10 "),
+    "contrib.keras.utils": ("get_file "),
     "contrib.layers": (
         "apply_regularization batch_norm bias_add bucketized_column conv2d conv2d_transpose "
         "convolution2d crossed_column dropout embed_sequence embedding_column flatten "
@@ -282,74 +208,40 @@ _KNOWN = {
         "sparse_column_with_hash_bucket sparse_column_with_keys summarize_activation "
         "variance_scaling_initializer xavier_initializer xavier_initializer_conv2d "
     ),
-    "contrib.layers.python": (
-        "layers "
-    ),
+    "contrib.layers.python": ("layers "),
     "contrib.learn": (
         "DNNClassifier DNNLinearCombinedClassifier DNNRegressor Estimator Experiment "
         "LinearClassifier MetricSpec RunConfig "
     ),
-    "contrib.learn.ModeKeys": (
-        "EVAL INFER TRAIN "
-    ),
-    "contrib.learn.datasets": (
-        "DATASETS base load_dataset "
-    ),
-    "contrib.learn.learn_runner": (
-        "run "
-    ),
-    "contrib.learn.monitors": (
-        "ValidationMonitor "
-    ),
-    "contrib.learn.preprocessing": (
-        "ByteProcessor VocabularyProcessor "
-    ),
-    "contrib.learn.python": (
-        "learn "
-    ),
-    "contrib.learn.utils": (
-        "saved_model_export_utils "
-    ),
+    "contrib.learn.ModeKeys": ("EVAL INFER TRAIN "),
+    "contrib.learn.datasets": ("DATASETS base load_dataset "),
+    "contrib.learn.learn_runner": ("run "),
+    "contrib.learn.monitors": ("ValidationMonitor "),
+    "contrib.learn.preprocessing": ("ByteProcessor VocabularyProcessor "),
+    "contrib.learn.python": ("learn "),
+    "contrib.learn.utils": ("saved_model_export_utils "),
     "contrib.legacy_seq2seq": (
         "embedding_attention_seq2seq embedding_rnn_seq2seq model_with_buckets rnn_decoder "
         "sequence_loss sequence_loss_by_example "
     ),
-    "contrib.legacy_seq2seq.python": (
-        "ops "
-    ),
-    "contrib.lookup": (
-        "index_to_string "
-    ),
-    "contrib.losses": (
-        "mean_squared_error softmax_cross_entropy "
-    ),
+    "contrib.legacy_seq2seq.python": ("ops "),
+    "contrib.lookup": ("index_to_string "),
+    "contrib.losses": ("mean_squared_error softmax_cross_entropy "),
     "contrib.metrics": (
         "accuracy f1_score streaming_accuracy streaming_precision streaming_recall "
     ),
-    "contrib.nn": (
-        "deprecated_flipped_sparse_softmax_cross_entropy_with_logits "
-    ),
-    "contrib.opt": (
-        "LazyAdamOptimizer "
-    ),
-    "contrib.predictor": (
-        "from_saved_model "
-    ),
-    "contrib.quantize": (
-        "create_eval_graph create_training_graph "
-    ),
-    "contrib.resampler": (
-        "resampler "
-    ),
+    "contrib.nn": ("deprecated_flipped_sparse_softmax_cross_entropy_with_logits "),
+    "contrib.opt": ("LazyAdamOptimizer "),
+    "contrib.predictor": ("from_saved_model "),
+    "contrib.quantize": ("create_eval_graph create_training_graph "),
+    "contrib.resampler": ("resampler "),
     "contrib.rnn": (
         "BasicLSTMCell BasicRNNCell DeviceWrapper DropoutWrapper GRUCell LSTMBlockCell "
         "LSTMCell LSTMStateTuple LayerNormBasicLSTMCell MultiRNNCell NASCell "
         "OutputProjectionWrapper RNNCell ResidualWrapper stack_bidirectional_dynamic_rnn "
         "static_bidirectional_rnn static_rnn "
     ),
-    "contrib.rnn.python": (
-        "ops "
-    ),
+    "contrib.rnn.python": ("ops "),
     "contrib.seq2seq": (
         "AttentionWrapper AttentionWrapperState BahdanauAttention BasicDecoder "
         "BeamSearchDecoder GreedyEmbeddingHelper LuongAttention SampleEmbeddingHelper "
@@ -357,9 +249,7 @@ _KNOWN = {
         "dynamic_decode dynamic_rnn_decoder prepare_attention sequence_loss "
         "simple_decoder_fn_inference simple_decoder_fn_train tile_batch "
     ),
-    "contrib.signal": (
-        "inverse_stft stft "
-    ),
+    "contrib.signal": ("inverse_stft stft "),
     "contrib.slim": (
         "add_arg_scope arg_scope arg_scope_func_key assign_from_checkpoint_fn avg_pool2d "
         "batch_norm conv2d conv2d_transpose convolution2d create_global_step dropout flatten "
@@ -368,95 +258,49 @@ _KNOWN = {
         "repeat separable_conv2d softmax variable variance_scaling_initializer "
         "xavier_initializer_conv2d "
     ),
-    "contrib.slim.dataset": (
-        "Dataset "
-    ),
-    "contrib.slim.dataset_data_provider": (
-        "DatasetDataProvider "
-    ),
-    "contrib.slim.evaluation": (
-        "evaluate_once "
-    ),
-    "contrib.slim.initializers": (
-        "xavier_initializer "
-    ),
-    "contrib.slim.learning": (
-        "create_train_op train "
-    ),
+    "contrib.slim.dataset": ("Dataset "),
+    "contrib.slim.dataset_data_provider": ("DatasetDataProvider "),
+    "contrib.slim.evaluation": ("evaluate_once "),
+    "contrib.slim.initializers": ("xavier_initializer "),
+    "contrib.slim.learning": ("create_train_op train "),
     "contrib.slim.losses": (
         "sigmoid_cross_entropy softmax_cross_entropy sparse_softmax_cross_entropy "
     ),
-    "contrib.slim.metrics": (
-        "aggregate_metric_map streaming_accuracy "
-    ),
-    "contrib.slim.model_analyzer": (
-        "analyze_vars "
-    ),
-    "contrib.slim.prefetch_queue": (
-        "prefetch_queue "
-    ),
-    "contrib.slim.python": (
-        "slim "
-    ),
-    "contrib.slim.tfexample_decoder": (
-        "Image TFExampleDecoder Tensor "
-    ),
-    "contrib.slim.utils": (
-        "collect_named_outputs convert_collection_to_dict last_dimension "
-    ),
-    "contrib.staging": (
-        "StagingArea "
-    ),
+    "contrib.slim.metrics": ("aggregate_metric_map streaming_accuracy "),
+    "contrib.slim.model_analyzer": ("analyze_vars "),
+    "contrib.slim.prefetch_queue": ("prefetch_queue "),
+    "contrib.slim.python": ("slim "),
+    "contrib.slim.tfexample_decoder": ("Image TFExampleDecoder Tensor "),
+    "contrib.slim.utils": ("collect_named_outputs convert_collection_to_dict last_dimension "),
+    "contrib.staging": ("StagingArea "),
     "contrib.summary": (
         "all_summary_ops always_record_summaries create_file_writer "
         "create_summary_file_writer image initialize record_summaries_every_n_global_steps "
         "scalar summary_test_util summary_writer_initializer_op "
     ),
-    "contrib.summary.summary_test_util": (
-        "events_from_file events_from_logdir "
-    ),
-    "contrib.tensor_forest.client": (
-        "eval_metrics random_forest "
-    ),
-    "contrib.tensor_forest.python": (
-        "ops tensor_forest "
-    ),
-    "contrib.tensorboard.plugins": (
-        "projector "
-    ),
+    "contrib.summary.summary_test_util": ("events_from_file events_from_logdir "),
+    "contrib.tensor_forest.client": ("eval_metrics random_forest "),
+    "contrib.tensor_forest.python": ("ops tensor_forest "),
+    "contrib.tensorboard.plugins": ("projector "),
     "contrib.tfprof.model_analyzer": (
         "FLOAT_OPS_OPTIONS TRAINABLE_VARS_PARAMS_STAT_OPTIONS print_model_analysis "
     ),
-    "contrib.tpu": (
-        "CrossShardOptimizer RunConfig TPUConfig TPUEstimator TPUEstimatorSpec "
-    ),
-    "contrib.tpu.InputPipelineConfig": (
-        "PER_HOST_V2 "
-    ),
+    "contrib.tpu": ("CrossShardOptimizer RunConfig TPUConfig TPUEstimator TPUEstimatorSpec "),
+    "contrib.tpu.InputPipelineConfig": ("PER_HOST_V2 "),
     "contrib.training": (
         "GreedyLoadBalancingStrategy HParams bucket_by_sequence_length byte_size_load_fn "
         "create_train_op "
     ),
-    "contrib.training.python": (
-        "training "
-    ),
-    "contrib.util": (
-        "make_ndarray make_tensor_proto "
-    ),
+    "contrib.training.python": ("training "),
+    "contrib.util": ("make_ndarray make_tensor_proto "),
     "data": (
         "Dataset DatasetSpec FixedLengthRecordDataset Iterator Options TFRecordDataset "
         "TextLineDataset experimental get_output_classes get_output_shapes get_output_types "
         "make_initializable_iterator make_one_shot_iterator "
     ),
-    "data.Dataset": (
-        "from_generator from_tensor_slices from_tensors list_files range zip "
-    ),
-    "data.Iterator": (
-        "from_string_handle from_structure "
-    ),
-    "data.TFRecordDataset": (
-        "list_files "
-    ),
+    "data.Dataset": ("from_generator from_tensor_slices from_tensors list_files range zip "),
+    "data.Iterator": ("from_string_handle from_structure "),
+    "data.TFRecordDataset": ("list_files "),
     "data.experimental": (
         "AUTOTUNE CheckpointInputPipelineHook Counter CsvDataset DatasetStructure "
         "DistributeOptions INFINITE_CARDINALITY MapVectorizationOptions OptimizationOptions "
@@ -523,19 +367,13 @@ _KNOWN = {
         "LatestExporter LinearClassifier LinearRegressor RunConfig TrainSpec "
         "train_and_evaluate "
     ),
-    "estimator.ModeKeys": (
-        "EVAL PREDICT TRAIN "
-    ),
+    "estimator.ModeKeys": ("EVAL PREDICT TRAIN "),
     "estimator.export": (
         "PredictOutput ServingInputReceiver TensorServingInputReceiver "
         "build_parsing_serving_input_receiver_fn build_raw_serving_input_receiver_fn "
     ),
-    "estimator.inputs": (
-        "numpy_input_fn pandas_input_fn "
-    ),
-    "experimental": (
-        "function_executor_type output_all_intermediates "
-    ),
+    "estimator.inputs": ("numpy_input_fn pandas_input_fn "),
+    "experimental": ("function_executor_type output_all_intermediates "),
     "feature_column": (
         "bucketized_column categorical_column_with_hash_bucket "
         "categorical_column_with_identity categorical_column_with_vocabulary_file "
@@ -572,9 +410,7 @@ _KNOWN = {
         "rgb_to_yiq rgb_to_yuv rot90 sample_distorted_bounding_box sobel_edges ssim "
         "ssim_multiscale total_variation transpose transpose_image yiq_to_rgb yuv_to_rgb "
     ),
-    "image.ResizeMethod": (
-        "AREA BICUBIC BILINEAR NEAREST_NEIGHBOR "
-    ),
+    "image.ResizeMethod": ("AREA BICUBIC BILINEAR NEAREST_NEIGHBOR "),
     "initializers": (
         "constant global_variables glorot_normal glorot_uniform he_normal he_uniform identity "
         "lecun_normal lecun_uniform local_variables ones orthogonal random_normal "
@@ -595,9 +431,7 @@ _KNOWN = {
     "io.gfile": (
         "GFile copy exists glob isdir listdir makedirs mkdir remove rename rmtree stat walk "
     ),
-    "keras": (
-        "Model Sequential "
-    ),
+    "keras": ("Model Sequential "),
     "keras.backend": (
         "clear_session ctc_label_dense_to_sparse epsilon floatx hard_sigmoid int_shape mean "
         "set_floatx square "
@@ -606,39 +440,21 @@ _KNOWN = {
         "Callback EarlyStopping LearningRateScheduler ModelCheckpoint ReduceLROnPlateau "
         "TensorBoard "
     ),
-    "keras.datasets.mnist": (
-        "load_data "
-    ),
-    "keras.estimator": (
-        "model_to_estimator "
-    ),
-    "keras.initializers": (
-        "RandomNormal glorot_normal glorot_uniform "
-    ),
+    "keras.datasets.mnist": ("load_data "),
+    "keras.estimator": ("model_to_estimator "),
+    "keras.initializers": ("RandomNormal glorot_normal glorot_uniform "),
     "keras.layers": (
         "Activation AveragePooling2D BatchNormalization Conv1D Conv2D Conv2DTranspose "
         "CuDNNGRU Dense Dropout Embedding Flatten GRU GlobalAveragePooling2D Input InputLayer "
         "Lambda Layer MaxPool2D MaxPooling1D MaxPooling2D Reshape SimpleRNNCell "
         "TimeDistributed concatenate multiply "
     ),
-    "keras.losses": (
-        "categorical_crossentropy "
-    ),
-    "keras.metrics": (
-        "categorical_accuracy "
-    ),
-    "keras.models": (
-        "Model Sequential load_model "
-    ),
-    "keras.optimizers": (
-        "Adam RMSprop "
-    ),
-    "keras.regularizers": (
-        "l2 "
-    ),
-    "keras.utils": (
-        "get_file "
-    ),
+    "keras.losses": ("categorical_crossentropy "),
+    "keras.metrics": ("categorical_accuracy "),
+    "keras.models": ("Model Sequential load_model "),
+    "keras.optimizers": ("Adam RMSprop "),
+    "keras.regularizers": ("l2 "),
+    "keras.utils": ("get_file "),
     "layers": (
         "AveragePooling1D AveragePooling2D AveragePooling3D BatchNormalization Conv1D Conv2D "
         "Conv2DTranspose Conv3D Conv3DTranspose Dense Dropout Flatten InputSpec Layer "
@@ -647,9 +463,7 @@ _KNOWN = {
         "conv2d conv2d_transpose conv3d conv3d_transpose dense dropout experimental flatten "
         "max_pooling1d max_pooling2d max_pooling3d separable_conv1d separable_conv2d "
     ),
-    "layers.experimental": (
-        "keras_style_scope set_keras_style "
-    ),
+    "layers.experimental": ("keras_style_scope set_keras_style "),
     "linalg": (
         "LinearOperator LinearOperatorAdjoint LinearOperatorBlockDiag LinearOperatorCirculant "
         "LinearOperatorCirculant2D LinearOperatorCirculant3D LinearOperatorComposition "
@@ -673,9 +487,7 @@ _KNOWN = {
     "lite.experimental": (
         "convert_op_hints_to_stubs get_potentially_supported_ops load_delegate nn "
     ),
-    "lite.experimental.nn": (
-        "TFLiteLSTMCell TfLiteRNNCell dynamic_rnn "
-    ),
+    "lite.experimental.nn": ("TFLiteLSTMCell TfLiteRNNCell dynamic_rnn "),
     "logging": (
         "DEBUG ERROR FATAL INFO TaskLevelStatusMessage WARN debug error fatal flush "
         "get_verbosity info log log_every_n log_first_n log_if set_verbosity vlog warn "
@@ -685,18 +497,14 @@ _KNOWN = {
         "KeyValueTensorInitializer StaticHashTable StaticVocabularyTable TextFileIndex "
         "TextFileInitializer experimental "
     ),
-    "lookup.experimental": (
-        "DenseHashTable "
-    ),
+    "lookup.experimental": ("DenseHashTable "),
     "losses": (
         "Reduction absolute_difference add_loss compute_weighted_loss cosine_distance "
         "get_losses get_regularization_loss get_regularization_losses get_total_loss "
         "hinge_loss huber_loss log_loss mean_pairwise_squared_error mean_squared_error "
         "sigmoid_cross_entropy softmax_cross_entropy sparse_softmax_cross_entropy "
     ),
-    "losses.Reduction": (
-        "MEAN NONE "
-    ),
+    "losses.Reduction": ("MEAN NONE "),
     "manip": (
         "batch_to_space_nd gather_nd reshape reverse roll scatter_nd space_to_batch_nd tile "
     ),
@@ -729,9 +537,7 @@ _KNOWN = {
         "true_negatives true_negatives_at_thresholds true_positives "
         "true_positives_at_thresholds "
     ),
-    "nest": (
-        "assert_same_structure flatten is_nested map_structure pack_sequence_as "
-    ),
+    "nest": ("assert_same_structure flatten is_nested map_structure pack_sequence_as "),
     "nn": (
         "all_candidate_sampler atrous_conv2d atrous_conv2d_transpose avg_pool avg_pool1d "
         "avg_pool2d avg_pool3d avg_pool_v2 batch_norm_with_global_normalization "
@@ -768,15 +574,9 @@ _KNOWN = {
         "AdviceProto GraphNodeProto MultiGraphNodeProto OpLogProto ProfileOptionBuilder "
         "Profiler advise profile write_op_log "
     ),
-    "profiler.ProfileOptionBuilder": (
-        "time_and_memory "
-    ),
-    "python_io": (
-        "TFRecordCompressionType TFRecordOptions TFRecordWriter tf_record_iterator "
-    ),
-    "python_io.TFRecordCompressionType": (
-        "NONE "
-    ),
+    "profiler.ProfileOptionBuilder": ("time_and_memory "),
+    "python_io": ("TFRecordCompressionType TFRecordOptions TFRecordWriter tf_record_iterator "),
+    "python_io.TFRecordCompressionType": ("NONE "),
     "quantization": (
         "dequantize fake_quant_with_min_max_args fake_quant_with_min_max_args_gradient "
         "fake_quant_with_min_max_vars fake_quant_with_min_max_vars_gradient "
@@ -784,9 +584,7 @@ _KNOWN = {
         "fake_quant_with_min_max_vars_per_channel_gradient quantize quantize_and_dequantize "
         "quantized_concat "
     ),
-    "queue": (
-        "FIFOQueue PaddingFIFOQueue PriorityQueue QueueBase RandomShuffleQueue "
-    ),
+    "queue": ("FIFOQueue PaddingFIFOQueue PriorityQueue QueueBase RandomShuffleQueue "),
     "ragged": (
         "RaggedTensorValue boolean_mask constant constant_value map_flat_values placeholder "
         "range row_splits_to_segment_ids segment_ids_to_row_splits stack "
@@ -819,23 +617,15 @@ _KNOWN = {
         "regression_signature_def save signature_constants signature_def_utils simple_save "
         "tag_constants utils "
     ),
-    "saved_model.builder": (
-        "SavedModelBuilder "
-    ),
+    "saved_model.builder": ("SavedModelBuilder "),
     "saved_model.constants": (
         "ASSETS_DIRECTORY ASSETS_KEY LEGACY_INIT_OP_KEY MAIN_OP_KEY SAVED_MODEL_FILENAME_PB "
         "SAVED_MODEL_FILENAME_PBTXT SAVED_MODEL_SCHEMA_VERSION VARIABLES_DIRECTORY "
         "VARIABLES_FILENAME "
     ),
-    "saved_model.experimental": (
-        "save "
-    ),
-    "saved_model.loader": (
-        "load maybe_saved_model_directory "
-    ),
-    "saved_model.main_op": (
-        "main_op main_op_with_restore "
-    ),
+    "saved_model.experimental": ("save "),
+    "saved_model.loader": ("load maybe_saved_model_directory "),
+    "saved_model.main_op": ("main_op main_op_with_restore "),
     "saved_model.signature_constants": (
         "CLASSIFY_INPUTS CLASSIFY_METHOD_NAME CLASSIFY_OUTPUT_CLASSES CLASSIFY_OUTPUT_SCORES "
         "DEFAULT_SERVING_SIGNATURE_DEF_KEY PREDICT_INPUTS PREDICT_METHOD_NAME PREDICT_OUTPUTS "
@@ -845,15 +635,10 @@ _KNOWN = {
         "build_signature_def classification_signature_def is_valid_signature "
         "predict_signature_def regression_signature_def "
     ),
-    "saved_model.tag_constants": (
-        "GPU SERVING TPU TRAINING "
-    ),
-    "saved_model.utils": (
-        "build_tensor_info get_tensor_from_tensor_info "
-    ),
+    "saved_model.tag_constants": ("GPU SERVING TPU TRAINING "),
+    "saved_model.utils": ("build_tensor_info get_tensor_from_tensor_info "),
     "sets": (
-        "difference intersection set_difference set_intersection set_size set_union size "
-        "union "
+        "difference intersection set_difference set_intersection set_size set_union size union "
     ),
     "signal": (
         "dct fft fft2d fft3d fftshift frame hamming_window hann_window idct ifft ifft2d "
@@ -931,33 +716,21 @@ _KNOWN = {
         "start_queue_runners string_input_producer summary_iterator update_checkpoint_state "
         "warm_start write_graph "
     ),
-    "train.AdamOptimizer": (
-        "__init__ compute_gradients "
-    ),
-    "train.Server": (
-        "create_local_server "
-    ),
+    "train.AdamOptimizer": ("__init__ compute_gradients "),
+    "train.Server": ("create_local_server "),
     "train.experimental": (
         "DynamicLossScale FixedLossScale LossScale MixedPrecisionLossScaleOptimizer "
         "PythonState disable_mixed_precision_graph_rewrite "
         "enable_mixed_precision_graph_rewrite "
     ),
-    "train.queue_runner": (
-        "QueueRunner add_queue_runner start_queue_runners "
-    ),
-    "user_ops": (
-        "my_fact "
-    ),
+    "train.queue_runner": ("QueueRunner add_queue_runner start_queue_runners "),
+    "user_ops": ("my_fact "),
     "version": (
         "COMPILER_VERSION GIT_VERSION GRAPH_DEF_VERSION GRAPH_DEF_VERSION_MIN_CONSUMER "
         "GRAPH_DEF_VERSION_MIN_PRODUCER VERSION "
     ),
-    "xla": (
-        "experimental "
-    ),
-    "xla.experimental": (
-        "compile jit_scope "
-    ),
+    "xla": ("experimental "),
+    "xla.experimental": ("compile jit_scope "),
 }
 
 

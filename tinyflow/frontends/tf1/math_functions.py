@@ -73,9 +73,7 @@ def multiply(x: Any, y: Any, name: str | None = None) -> Any:
 
 
 @scoped("clip_by_value")
-def clip_by_value(
-    t: Any, clip_value_min: Any, clip_value_max: Any, name: str | None = None
-) -> Any:
+def clip_by_value(t: Any, clip_value_min: Any, clip_value_max: Any, name: str | None = None) -> Any:
     """``t`` limited to [clip_value_min, clip_value_max]."""
     return elementwise.clip_by_value(t, clip_value_min, clip_value_max, name=name)
 
@@ -321,7 +319,9 @@ def argmax(
 ) -> Any:  # fmt: skip
     """The position of the largest element along ``axis`` (2016: ``dimension``)."""
     axis = one_of(axis, dimension, "axis", "dimension", "argmax")
-    return position.argmax(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax")
+    return position.argmax(
+        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax"
+    )
 
 
 def argmin(
@@ -330,7 +330,9 @@ def argmin(
 ) -> Any:  # fmt: skip
     """The position of the smallest element along ``axis``."""
     axis = one_of(axis, dimension, "axis", "dimension", "argmin")
-    return position.argmin(tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin")
+    return position.argmin(
+        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin"
+    )
 
 
 def stop_gradient(input: Any, name: str | None = None) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 
 from tinyflow.core.error import NotFoundError, TinyFlowError, Unsupported
-from tinyflow.frontends.tf1.elements import closest
 from tinyflow.frontends.tf1.namespace import names_in
+from tinyflow.frontends.tf1.spelling import closest
 from tinyflow.frontends.tf1.symbols import TARGETS
 
 __all__ = ["MissingNameError", "UnsupportedNameError", "missing"]
@@ -45,8 +45,7 @@ def missing(path: str) -> TinyFlowError:
     if is_known(path):
         return UnsupportedNameError(
             f"tf.{path} is part of TensorFlow 1.15 but not supported yet",
-            hint=_INSTEAD.get(path),
-            choices=_nearby(space, name) or None,
+            hint=_INSTEAD.get(path) or "docs list what there is, so does dir(tf)",
         )
     return MissingNameError(
         f"module 'tinyflow{'.' + space if space else ''}' has no attribute '{name}'",

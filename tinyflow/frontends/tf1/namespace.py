@@ -1,6 +1,6 @@
 """How ``tf.nn.softmax`` is found: names resolve through the table in ``symbols``, when first used.
 
-Main functions: ``resolve``, ``install_import_hook``. May import core.error and symbols only.
+Main functions: ``resolve``, ``install_import_hook``. May import core.frames and symbols.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import importlib.machinery
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from tinyflow.frontends.tf1.symbols import MODULES, NAMESPACES, TARGETS
@@ -36,8 +36,7 @@ class Namespace(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        found = resolve(f"{self._path}.{name}")
-        self.__dict__[name] = found
+        found = self.__dict__[name] = lookup(f"{self._path}.{name}")
         return found
 
     def __dir__(self) -> list[str]:
@@ -62,6 +61,17 @@ def _plain(path: str) -> str:
     return path
 
 
+def lookup(path: str) -> Any:
+    """``resolve`` for users: the error for an unknown name ends at the user's line."""
+    try:
+        return resolve(path)
+    except AttributeError as error:
+        from tinyflow.core.frames import trim
+
+        trim(error)
+        raise
+
+
 def resolve(path: str) -> Any:
     """The object behind a public name such as "nn.softmax". Errors: AttributeError with help."""
     plain = _plain(path)
@@ -76,10 +86,25 @@ def resolve(path: str) -> Any:
     if target is not None:
         module, _, attribute = target.rpartition(".")
         full = _HERE + module if module.startswith(".") else f"{_PACKAGE}.{module}"
-        return getattr(importlib.import_module(full), attribute)
+        return _public(getattr(importlib.import_module(full), attribute))
     from tinyflow.frontends.tf1.missing import missing
 
     raise missing(plain)
+
+
+_wrapped: dict[Any, Any] = {}
+
+
+def _public(target: Any) -> Any:
+    """Functions with tracebacks that end at the caller; two names of one function stay one."""
+    if not isinstance(target, FunctionType):
+        return target
+    found = _wrapped.get(target)
+    if found is None:
+        from tinyflow.core.frames import boundary
+
+        found = _wrapped[target] = boundary(target)
+    return found
 
 
 def disable_v2_behavior(*ignored: Any) -> None:
@@ -104,7 +129,7 @@ class _Finder:
         public = name[len(_PACKAGE) + 1 :]
         plain = _plain(public)
         if plain in NAMESPACES or plain in MODULES or public == _COMPAT:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

@@ -119,18 +119,14 @@ def weighted_cross_entropy_with_logits(
     graph = graph_of(labels, logits, pos_weight)
     with graph.as_default(), graph.name_scope(name or "logistic_loss") as scope:
         z, x = tensor(labels, "labels"), tensor(logits, "logits")
-        weight = elementwise.add(
-            1, elementwise.multiply(elementwise.subtract(pos_weight, 1), z)
-        )
+        weight = elementwise.add(1, elementwise.multiply(elementwise.subtract(pos_weight, 1), z))
         small = log1p(elementwise.exp(elementwise.negative(elementwise.absolute(x))))
         tail = elementwise.add(small, relu(elementwise.negative(x)))
         first = elementwise.multiply(elementwise.subtract(1, z), x)
         return elementwise.add(first, elementwise.multiply(weight, tail), name=scope)
 
 
-def bias_add(
-    value: Any, bias: Any, data_format: str | None = None, name: str | None = None
-) -> Any:
+def bias_add(value: Any, bias: Any, data_format: str | None = None, name: str | None = None) -> Any:
     """value + bias along the channels: the last dimension, or the second for "NCHW"."""
     return nn.bias_add(value, bias, data_format, name=name)
 

@@ -18,7 +18,9 @@ from tinyflow.core.error import (
     GraphError,
     InvalidArgumentError,
     NameNotFoundError,
+    TinyFlowError,
 )
+from tinyflow.core.frames import public_methods, trim
 from tinyflow.frontends.tf1.elements import Operation, Tensor
 from tinyflow.frontends.tf1.feeds import Feed, flatten_feeds
 from tinyflow.frontends.tf1.fetches import Fetches, FetchTypeError, fetch_key
@@ -67,7 +69,9 @@ class _Plan:
         self.source_of = (
             None
             if len(computed) == len(request.values)
-            else [(True, fed[v]) if v in fed else (False, computed.index(v)) for v in request.values]
+            else [
+                (True, fed[v]) if v in fed else (False, computed.index(v)) for v in request.values
+            ]
         )
 
     def run(self, values: Any) -> Any:
@@ -87,9 +91,7 @@ class _Plan:
         with self.lock:
             results = step(arrays)
         if self.source_of is not None:
-            results = [
-                arrays[i].copy() if is_fed else results[i] for is_fed, i in self.source_of
-            ]
+            results = [arrays[i].copy() if is_fed else results[i] for is_fed, i in self.source_of]
         if self.single:
             result = results[0]
             return result if result.shape else result[()]
@@ -124,6 +126,7 @@ class _Plan:
         return bound.run  # type: ignore[no-any-return]
 
 
+@public_methods("__init__", "make_callable")
 class BaseSession:
     """Owns the values of a graph's variables; see ``Session``."""
 
@@ -159,6 +162,13 @@ class BaseSession:
         operations. Errors: InvalidArgumentError for an unfed placeholder, FailedPreconditionError
         for an uninitialised variable, ValueError and TypeError for feeds that do not fit.
         """
+        try:
+            return self._run(fetches, feed_dict)
+        except TinyFlowError as error:
+            trim(error)
+            raise
+
+    def _run(self, fetches: Any, feed_dict: Any) -> Any:
         plans = self._plans
         if core_options.current() is not self._options:
             plans = self._plans_of.setdefault(core_options.current(), {})
@@ -209,7 +219,8 @@ class BaseSession:
             ) from None  # fmt: skip
         if not self._graph.is_feedable(tensor):
             raise InvalidArgumentError(
-                f"Tensor {tensor} may not be fed.", source=tensor.node.source
+                f"Tensor {tensor} may not be fed.",
+                source=tensor.node.source,  # type: ignore[union-attr]
             )
         return Feed(tensor)  # type: ignore[arg-type]
 
@@ -253,7 +264,11 @@ class BaseSession:
                 )
             if self._closed:
                 self._check_open()
-            return run(values)
+            try:
+                return run(values)
+            except TinyFlowError as error:
+                trim(error)
+                raise
 
         return call
 
@@ -332,4 +347,3 @@ class InteractiveSession(BaseSession):
         super().close()
         _remove(self)
         self._block.close()
-

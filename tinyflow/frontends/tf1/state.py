@@ -32,7 +32,7 @@ class InitializedValue(Op):
     effect = Effect.READ
     not_differentiable = "it reads a variable"
 
-    def infer(self, initial: TensorType) -> TensorType:
+    def infer(self, initial: TensorType) -> TensorType:  # type: ignore[override]
         if initial != self.ref.type:
             raise ShapeError(f"initial value of {self.ref.name}", expected=str(self.ref.type))
         return initial

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinyflow.core.error import ShapeError
+from tinyflow.core.frames import public_methods
 from tinyflow.core.shape import Dim, Shape
 
 __all__ = ["Dimension", "TensorShape", "as_dimension", "as_shape", "dimension_value", "text_of"]
@@ -33,6 +34,7 @@ def _extent(value: Any) -> int | None:
     return extent
 
 
+@public_methods()
 class Dimension:
     """One extent; ``value`` is None when it is not known before a run.
 
@@ -151,6 +153,7 @@ def dimension_value(dimension: Any) -> int | None:
     return dimension.value if isinstance(dimension, Dimension) else dimension
 
 
+@public_methods()
 class TensorShape:
     """A static shape: a list of dimensions, or of unknown rank (``TensorShape(None)``)."""
 
@@ -249,9 +252,7 @@ class TensorShape:
             return other if self._dims is None else self
         if not self.is_compatible_with(other):
             raise ShapeError(f"Shapes {self} and {other} are not compatible")
-        return TensorShape(
-            [a.merge_with(b) for a, b in zip(self._dims, other._dims, strict=True)]
-        )
+        return TensorShape([a.merge_with(b) for a, b in zip(self._dims, other._dims, strict=True)])
 
     def concatenate(self, other: Any) -> TensorShape:
         other = as_shape(other)

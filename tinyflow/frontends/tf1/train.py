@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyflow.core.dtype import int64
 from tinyflow.core.error import GraphError, InvalidArgumentError
+from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.control import group
 from tinyflow.frontends.tf1.convert import convert_to_tensor, tensor
@@ -28,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@public_methods()
 class Optimizer:
     """Base of the optimizers: ``minimize`` adds gradients and updates to the graph.
 
@@ -181,6 +183,7 @@ class Optimizer:
         return [v for slot in self._slots.values() for v in slot.values()]
 
 
+@public_methods()
 class GradientDescentOptimizer(Optimizer):
     """w := w - learning_rate * gradient. ``learning_rate``: a number, a tensor or a function."""
 

@@ -18,10 +18,11 @@ from tinyflow.core.error import (
     NameNotFoundError,
     ShapeError,
 )
+from tinyflow.core.frames import public_methods
 from tinyflow.frontends.tf1.convert import graph_of
-from tinyflow.frontends.tf1.elements import closest
 from tinyflow.frontends.tf1.graph import Graph, get_default_graph
 from tinyflow.frontends.tf1.graph_keys import GraphKeys
+from tinyflow.frontends.tf1.spelling import closest
 from tinyflow.frontends.tf1.tensor_shape import TensorShape
 from tinyflow.frontends.tf1.variables import Variable
 from tinyflow.ir.graph.nodes import Value
@@ -82,6 +83,7 @@ class _Store:
         return f"{prefix}_{number}"
 
 
+@public_methods()
 class VariableScope:
     """A prefix for names, and the defaults of the variables made under it."""
 
@@ -141,7 +143,8 @@ def get_variable_scope() -> VariableScope:
     return _Store.of(get_default_graph()).current
 
 
-class variable_scope:  # noqa: N801 - TensorFlow's name
+@public_methods("__init__", "__enter__")
+class variable_scope:
     """``with tf.variable_scope("layer1", reuse=...) as scope:`` a scope for ``get_variable``.
 
     name_or_scope: a name, a scope object (re-entered as it was), or None with ``default_name``
@@ -224,9 +227,7 @@ class variable_scope:  # noqa: N801 - TensorFlow's name
             inner.custom_getter = _compose(own_getter, outer_getter)
         return inner
 
-    def _enter(
-        self, store: _Store, inner: VariableScope, outer: VariableScope, block: Any
-    ) -> None:
+    def _enter(self, store: _Store, inner: VariableScope, outer: VariableScope, block: Any) -> None:
         store.open(inner.name)
         old_counts = dict(store.scope_counts)
         store.current = inner
@@ -416,7 +417,7 @@ def _initial_value(name: str, shape: Any, dtype: Any, initializer: Any) -> Any:
     if isinstance(initializer, type):
         initializer = initializer()  # tf.zeros_initializer without parentheses
     static = TensorShape(shape)
-    if not static.is_fully_defined() and shape is not None or shape is None:
+    if (not static.is_fully_defined() and shape is not None) or shape is None:
         if shape is None and _takes_no_arguments(initializer):
             return initializer
         raise ShapeError(
@@ -438,7 +439,7 @@ def _takes_no_arguments(function: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return not any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        (p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
         or p.kind is p.VAR_POSITIONAL
         for p in parameters
     )

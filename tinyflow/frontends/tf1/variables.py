@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyflow.core.dtype import DType, as_dtype, bool_
 from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError, Unsupported
+from tinyflow.core.frames import boundary, public_methods
 from tinyflow.core.shape import is_static
 from tinyflow.core.source import user_frame
 from tinyflow.frontends.tf1.control import group
@@ -23,6 +24,7 @@ from tinyflow.frontends.tf1.state import InitializedValue
 from tinyflow.frontends.tf1.tensor_shape import TensorShape, text_of
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import TensorType, Value
+from tinyflow.ops import operators
 from tinyflow.ops import state as ops
 from tinyflow.ops.convert import identity
 
@@ -35,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@public_methods()
 class Variable:
     """State that outlives a run; every session has its own value.
 
@@ -199,19 +202,22 @@ class Variable:
     # ------------------------------------------------------------------ writing
 
     def assign(
-        self, value: Any, use_locking: bool = False, name: str | None = None, read_value: bool = True
-    ) -> Any:
+        self, value: Any, use_locking: bool = False, name: str | None = None,
+        read_value: bool = True,
+    ) -> Any:  # fmt: skip
         """An operation that stores ``value``; as a tensor it is the new value."""
         return _written(self, ops.Assign(self.ref), value, name, read_value)
 
     def assign_add(
-        self, delta: Any, use_locking: bool = False, name: str | None = None, read_value: bool = True
-    ) -> Any:
+        self, delta: Any, use_locking: bool = False, name: str | None = None,
+        read_value: bool = True,
+    ) -> Any:  # fmt: skip
         return _written(self, ops.AssignAdd(self.ref), delta, name, read_value)
 
     def assign_sub(
-        self, delta: Any, use_locking: bool = False, name: str | None = None, read_value: bool = True
-    ) -> Any:
+        self, delta: Any, use_locking: bool = False, name: str | None = None,
+        read_value: bool = True,
+    ) -> Any:  # fmt: skip
         return _written(self, ops.AssignSub(self.ref), delta, name, read_value)
 
     def count_up_to(self, limit: int) -> Tensor:
@@ -239,9 +245,9 @@ class Variable:
 
 
 _OPERATORS = (
-    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul "
-    "rmatmul and rand or ror xor rxor lt le gt ge neg abs invert getitem bool float int len"
-).split()
+    *operators.COMPARE, *operators.UNARY, *operators.BINARY, *(f"r{m}" for m in operators.BINARY),
+    "getitem", "bool", "float", "int", "len",
+)  # fmt: skip
 
 
 def _delegate(operator: str) -> None:
@@ -252,7 +258,7 @@ def _delegate(operator: str) -> None:
         return getattr(self.as_value(), name)(*operands)
 
     method.__name__ = name
-    setattr(Variable, name, method)
+    setattr(Variable, name, boundary(method))
 
 
 for _operator in _OPERATORS:

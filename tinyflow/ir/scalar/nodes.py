@@ -265,13 +265,15 @@ def mod(a: Expr, b: Expr) -> Expr:
     return make("mod", (a, b), a.dtype)
 
 
-def minimum(a: Expr, b: Expr) -> Expr:
+def minimum(a: Expr, b: Operand) -> Expr:
+    b = like(b, a)
     if _exact_integers(a, b):
         return const(min(a.attr, b.attr), a.dtype)
     return a if a is b else make("min", (a, b), a.dtype)
 
 
-def maximum(a: Expr, b: Expr) -> Expr:
+def maximum(a: Expr, b: Operand) -> Expr:
+    b = like(b, a)
     if _exact_integers(a, b):
         return const(max(a.attr, b.attr), a.dtype)
     return a if a is b else make("max", (a, b), a.dtype)

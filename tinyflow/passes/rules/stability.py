@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinyflow.ir.graph.builder import emit
+from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops import activation as act
 from tinyflow.ops import elementwise as ew
 from tinyflow.ops import nn
@@ -78,6 +79,9 @@ class LogOfSumOfExp(Rule):
     def pattern(x, axis, keepdims):  # type: ignore[no-untyped-def]
         return ew.log(emit(Sum(axis, keepdims), ew.exp(x)))
 
+    def check(m: Match) -> str | None:
+        return _is_shifted(m.x)
+
     def rewrite(m: Match) -> Any:
         return emit(LogSumExp(m.axis, m.keepdims), m.x)
 
@@ -97,7 +101,7 @@ class QuotientIsSoftmax(Rule):
 
     def check(m: Match) -> str | None:
         one = m.axis is not None and len(m.axis) == 1 or len(m.x.type.shape) == 1
-        return None if one else "softmax works along one axis"
+        return _is_shifted(m.x) if one else "softmax works along one axis"
 
     def rewrite(m: Match) -> Any:
         return emit(nn.Softmax(0 if m.axis is None else m.axis[0]), m.x)
@@ -163,6 +167,14 @@ class GradientOfEntropyTerm(Rule):
 
     def rewrite(m: Match) -> Any:
         return m.g
+
+
+def _is_shifted(x: Value) -> str | None:
+    """The reason to leave exp(x - max(x)) alone: it is the stable form (decompose makes it)."""
+    node = x.node
+    if node.op.type_name == "Sub" and node.inputs[1].node.op.type_name in ("Max", "Select"):
+        return "the largest element is taken out already"
+    return None
 
 
 def _is_gradient(m: Match) -> bool:

@@ -1,0 +1,1 @@
+"""Programs that ship with the package. They are users: public names only."""
