@@ -343,6 +343,8 @@ class _Fuser:
 
     def can_join(self, item: Item, group: Group, others: list[Group]) -> str | None:
         """Why the item cannot become part of the group; None if it can."""
+        if group.kind not in ("map", "row", "reduce", "dot"):
+            return f"its producer is no kernel of ours: {group.kind}"
         if len(group.items) >= MAX_ITEMS:
             return "the group is full"
         for other in others:
