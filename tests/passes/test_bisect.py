@@ -11,8 +11,7 @@ from tests.ir.graph.helpers import function
 from tinyflow.core.error import InvalidArgumentError
 from tinyflow.ir.graph import interp
 from tinyflow.ir.graph.nodes import Function
-from tinyflow.ops.elementwise import Add, add, exp, multiply, negative, subtract
-from tinyflow.ops.elementwise import absolute
+from tinyflow.ops.elementwise import Add, absolute, add, exp, multiply, negative, subtract
 from tinyflow.passes.base import GraphPass, Step
 from tinyflow.passes.bisect import bisect
 from tinyflow.passes.pipeline import PIPELINE

@@ -62,10 +62,10 @@ def test_the_new_root_keeps_name_and_places() -> None:
 
         contract = Bitwise
 
-        def pattern(x):  # type: ignore[no-untyped-def] # noqa: N805
+        def pattern(x):  # type: ignore[no-untyped-def]
             return log(exp(x))
 
-        def rewrite(m: Match) -> Any:  # type: ignore[misc, override] # noqa: N805
+        def rewrite(m: Match) -> Any:  # type: ignore[misc, override]
             return absolute(negative(m.x))
 
     builder = Builder()

@@ -76,6 +76,7 @@ class _Sweep:
         self.builder = builder
         self.requested_at = requested_at
         self.parts: dict[Value, list[Value]] = {}
+        self.keeps_places = False  # inside a composite new nodes belong to the composite
 
     def seed(self, y: Value, weight: Any) -> None:
         """The gradient that ``y`` starts with."""
@@ -98,6 +99,8 @@ class _Sweep:
 
     def at(self, node: Node) -> None:
         """New nodes belong to the forward node ``node``."""
+        if self.keeps_places:
+            return
         self.builder.source = node.source
         self.builder.forward = node
         self.builder.origin = (
@@ -148,7 +151,7 @@ class _Sweep:
         """Adds the contributions of one node to its inputs."""
         parts = self.parts
         for value, grad in zip(node.inputs, vjp(node, totals), strict=True):
-            if grad is None or value in stops and value not in wanted:
+            if grad is None or (value in stops and value not in wanted):
                 continue
             if value.node in between or value in wanted:
                 known = parts.get(value)
@@ -235,7 +238,7 @@ def _vjp_of_decomposition(node: Node, totals: Sequence[Value | None]) -> list[Va
     inner = _Sweep(current_builder(), node.source)
     for y, g in pairs:
         inner.parts.setdefault(y, []).append(g)
-    inner.at = lambda ignored: None  # type: ignore[method-assign]  # keep the outer places
+    inner.keeps_places = True
     unique = list(dict.fromkeys(node.inputs))
     found = dict(zip(unique, inner.run([y for y, _ in pairs], unique, set(unique)), strict=True))
     # An input used twice has one gradient, which belongs to its first position.
@@ -247,7 +250,7 @@ def add_up(contributions: Sequence[Value]) -> Value:
     from tinyflow.ops import elementwise
 
     if len(contributions) == 2:
-        return elementwise.add(*contributions)  # type: ignore[no-any-return]
+        return elementwise.add(contributions[0], contributions[1])  # type: ignore[no-any-return]
     return elementwise.add_n(list(contributions))  # type: ignore[no-any-return]
 
 

@@ -155,10 +155,16 @@ class BoundStep:
             self.runs_once = "done"
 
     def _check_initialized(self) -> None:
+        # A step that asks whether a variable has a value chooses by the answer.
+        guarded = {
+            v.node.op.key  # type: ignore[attr-defined]
+            for v in self.step.fn.inputs
+            if v.node.op.role == "initialized"  # type: ignore[attr-defined]
+        }
         for ref in self.program.reads:
-            if not self.store.is_initialized(ref):
+            if ref not in guarded and not self.store.is_initialized(ref):
                 raise FailedPreconditionError(
-                    f"attempting to use uninitialized value {ref.name}",
+                    f"Attempting to use uninitialized value {ref.name}",
                     received={ref.name: ref.type},
                     expected="a variable that has been initialised in this session",
                     source=ref.source,

@@ -30,7 +30,7 @@ def cse(fn: Function) -> Function:
         if op.effect is not Effect.NONE or node.control_inputs or isinstance(op, Input):
             return None
         if len(inputs) == 2 and op.type_name in COMMUTATIVE and id(inputs[0]) > id(inputs[1]):
-            key = (type(op), op, inputs[1], inputs[0], node.device)
+            key: Any = (type(op), op, inputs[1], inputs[0], node.device)
         else:
             key = (type(op), op, *inputs, node.device)
         first = known.get(key)

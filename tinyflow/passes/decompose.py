@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 
 from tinyflow.core.error import InternalError
 from tinyflow.ir.graph.builder import Builder, building
@@ -23,7 +23,7 @@ def is_decomposed(op: Op) -> bool:
     return _is_decomposed(type(op))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_decomposed(op_class: type[Op]) -> bool:
     for base in op_class.__mro__:
         if base is Op:

@@ -40,7 +40,7 @@ def fold_constants(fn: Function) -> Function:
             # A stretched number stays one: element-wise kernels read it without memory traffic.
             array = arrays[inputs[0]]
             if array.ndim == 0:
-                arrays[node.outputs[0]] = np.broadcast_to(array, op.shape)
+                arrays[node.outputs[0]] = np.broadcast_to(array, node.types[0].shape)  # type: ignore[arg-type]
                 return None
         if (
             not inputs

@@ -473,7 +473,7 @@ class _Fuser:
                     group.sources.add(producer.group)
 
     def place(self, item: Item) -> None:
-        if is_view(item.value.node):
+        if is_view(item.value.node) and self.shows_memory(item):
             self.add(self.new_group("view"), item)
             return
         if self.fuse:
@@ -492,6 +492,18 @@ class _Fuser:
                 ):
                     self.absorb(producer, group)
         self.add(group, item)
+
+    def shows_memory(self, item: Item) -> bool:
+        """Whether a view's source exists in memory (it may be an expression inlined here)."""
+        if is_reshaping_view(item.value.node):
+            return True
+        source = item.reads[0][0] if len(item.reads) == 1 else None
+        assert item.tensor is not None and item.tensor.body is not None
+        return (
+            source is not None
+            and item.tensor.body.op == "read"
+            and squeeze(source.type.shape or ()) == squeeze(item.shape)
+        )
 
     def join(self, item: Item, group: Group, others: list[Group]) -> None:
         tensor = item.tensor

@@ -9,8 +9,8 @@ Before                                                   After, for feeds of flo
   %3 = UnbroadcastLike(%2, %9)                             %3 = Sum(%2) {axes=(0,)}
 
 Types are inferred again from the concrete inputs; shapes that the graph computes are folded; ops
-that stand for "the shape of that value" are replaced by ops with static attributes. Every pass after
-this one may rely on static types.
+that stand for "the shape of that value" are replaced by ops with static attributes. Every pass
+after this one may rely on static types.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ class _Specializer:
 
 
 def _infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
-    result = op.infer(*[v.node.types[v.index] for v in inputs])
+    result: Any = op.infer(*[v.node.types[v.index] for v in inputs])
     return result if type(result) is tuple else (result,)
 
 

@@ -2,9 +2,9 @@
 
 Main types: ``RuleSet``, ``Trace``. May import core, ir.graph and rewrite.
 
-Nodes are visited once, producers first, so a rule sees inputs that are already in their final form.
-What a rewrite makes is visited at once, until no rule applies. There is no fixed point over the whole
-function: the cost is one visit per node and a few per rewrite.
+Nodes are visited once, producers first, so a rule sees inputs that are already in their final
+form. What a rewrite makes is visited at once, until no rule applies. There is no fixed point over
+the whole function: the cost is one visit per node and a few per rewrite.
 """
 
 from __future__ import annotations

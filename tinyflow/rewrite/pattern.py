@@ -37,7 +37,7 @@ class Pattern(Value):
     def type(self) -> NoReturn:
         raise InternalError("a pattern has no type: use emit(Op(attributes), x) in this rule")
 
-    dtype = type  # type: ignore[assignment]
+    dtype = type
 
     # Operators of patterns, so that tables read like arithmetic whatever a front end installs.
     def __add__(self, other: Any) -> Any:
@@ -102,7 +102,7 @@ class Literal(Pattern):
 class Apply(Pattern):
     """Matches a node of ``op``'s class with equal attributes whose inputs match."""
 
-    __slots__ = ("op", "arguments", "attributes")
+    __slots__ = ("arguments", "attributes", "op")
 
     def __init__(self, op: Op, arguments: tuple[Pattern, ...]) -> None:
         self.op = op

@@ -47,7 +47,7 @@ class Match:
     def __init__(
         self, root: Value, bindings: dict[str, Any], counts: dict[Value, int]
     ) -> None:
-        self.root = root
+        self.root: Any = root  # Any: a rule knows more about op and shape than the types say
         self.bindings = bindings
         self._counts = counts
 
@@ -58,7 +58,7 @@ class Match:
             raise AttributeError(f"the pattern has no hole named {name}") from None
 
     @property
-    def node(self) -> Node:
+    def node(self) -> Any:
         return self.root.node
 
     def uses(self, value: Value) -> int:
@@ -73,22 +73,23 @@ class Rule:
     rule does not apply here (the empty string: not worth a line in the trace).
     contract: see ``Contract``. tags: names by which options can switch groups of rules off.
     shared: interior nodes may have other readers (the new form pays off although they stay).
-    example: texts of a function before and after, for the tests.
+    example: a function that the rule rewrites, for the tests and for readers; its parameters'
+    defaults are their types: ``def example(x="float32[2, 5]"): return log(softmax(x))``.
     """
 
     name: ClassVar[str] = ""
     contract: ClassVar[Contract] = Contract.BITWISE
     tags: ClassVar[frozenset[str] | set[str]] = frozenset()
     shared: ClassVar[bool] = False
-    example: ClassVar[tuple[str, str] | None] = None
 
     pattern: Callable[..., Any]
     rewrite: Callable[[Match], Any]
+    example: Callable[..., Any] | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.name = cls.__dict__.get("name") or cls.__name__
-        for method in ("pattern", "check", "rewrite"):
+        for method in ("pattern", "check", "rewrite", "example"):
             function = cls.__dict__.get(method)
             if inspect.isfunction(function) and function.__code__.co_varnames[:1] != ("self",):
                 setattr(cls, method, staticmethod(function))
@@ -177,7 +178,7 @@ def rules(
 class Matcher:
     """One form of a rule's pattern, with what can be asked before a full match."""
 
-    __slots__ = ("rule", "pattern", "root_class", "children")
+    __slots__ = ("children", "pattern", "root_class", "rule")
 
     def __init__(self, rule: Rule, pattern: Apply) -> None:
         self.rule = rule

@@ -393,8 +393,7 @@ def _assemble_rows(
     for name, _, _ in reversed(names[:-1]):
         schedule.compute_at(name, last)
     for buffer in row_buffer.values():
-        if columns:
-            schedule.shrink(buffer, last, "register")
+        schedule.shrink(buffer, last, "register")
     in_register = columns <= STRIPE
     for buffer in kept_buffer.values():
         schedule.shrink(buffer, last, "register" if in_register else "stack")

@@ -45,6 +45,12 @@ def _extent(expr: Expr) -> Extent:
     return expr.attr if expr.op == "const" else expr
 
 
+def _stride(index: Expr, var: Expr) -> Extent | None:
+    """How far an index moves per iteration; None when it does not move evenly."""
+    form = scalar_visit.linear(index, (var,))
+    return None if form is None else form.coefficients.get(var, 0)
+
+
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
     "sum": s.add,
     "prod": s.mul,
@@ -300,10 +306,16 @@ class Schedule:
                 f"compute_at({producer}, {consumer}): extents {first.extent}, {second.extent}"
             )
         moved = visit.substitute_vars(first.body, {first.var: second.var})
-        written = set(visit.buffers_written(first.body))
+        strides = {
+            (stmt.buffer, _stride(stmt.indices[0], first.var))
+            for stmt in visit.collect(first.body, Store)
+        }
+        written = {buffer for buffer, _ in strides}
         for expr in visit.all_expressions((second,)):
             for load in scalar_visit.loads(expr):
-                if load.attr in written and load.args and load.args[0] is not second.var:
+                if load.attr not in written or first.extent == 1:
+                    continue
+                if (load.attr, _stride(load.args[0], second.var)) not in strides:
                     raise ScheduleError(
                         f"compute_at({producer}, {consumer}): {load} is another iteration's result"
                     )

@@ -7,7 +7,6 @@ compile and tools.machine_peak.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +108,13 @@ def kernel_table(times: StepTimes, peaks: Peaks, file: str) -> list[str]:
         )
     )  # fmt: skip
     header = ("kernel", os.path.basename(file) or "line", "calls", "us", "GFLOP/s", "GB/s", "of peak")
-    lines = table(rows, "llrrrrr", header, flexible=1)
+    lines = table(rows, "llrrrrr", header, flexible=(0, 1))
     lines.insert(-1, lines[1])
     return lines
 
 
 def call_summary(times: StepTimes) -> str:
-    """"1,000 runs made 1,000 native calls (one per step) of 4 kernels." """
+    """A sentence: 1,000 runs made 1,000 native calls (one per step) of 4 kernels."""
     per_step = "one per step" if times.segments == 1 else f"{times.segments} per step"
     hosts = f" and {plural(times.host_calls, 'call')} into Python" if times.host_calls else ""
     return (
@@ -141,9 +140,3 @@ def legend(peaks: Peaks) -> list[str]:
 def enable_profile(program: Any) -> None:
     for native in program.launch_lists:
         native.profile(True)
-
-
-__all__: Sequence[str] = [
-    "KernelTime", "StepTimes", "call_summary", "enable_profile", "kernel_table", "legend",
-    "step_times",
-]  # fmt: skip

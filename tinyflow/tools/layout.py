@@ -21,7 +21,7 @@ def heading(title: str, note: str = "") -> list[str]:
 
 def shortened(text: str, width: int) -> str:
     """The text on one line of at most ``width`` characters; "..." stands for what is cut."""
-    text = " ".join(text.split())
+    text = text.replace("\n", " ").rstrip()
     return text if len(text) <= width else text[: max(0, width - 3)].rstrip() + "..."
 
 
@@ -42,36 +42,42 @@ def table(
     align: str,
     header: Sequence[str] = (),
     indent: str = "  ",
-    flexible: int | None = None,
-    width: int = WIDTH,
+    flexible: Sequence[int] = (),
+    wrap: bool = False,
 ) -> list[str]:
     """Rows in aligned columns, two blanks apart.
 
-    align: "l" or "r" per column. flexible: the column that gives way when a line would be longer
-    than ``width`` (at least 12 characters of it are kept).
+    align: "l" or "r" per column. flexible: columns that give way, the widest first, when a line
+    would be longer than WIDTH; their cells are shortened, or continued on further lines (wrap).
     """
     cells = [list(map(str, row)) for row in rows]
     everything = [list(header), *cells] if header else cells
     if not everything:
         return []
     widths = [max(len(row[n]) for row in everything) for n in range(len(align))]
-    if flexible is not None:
-        excess = len(indent) + sum(widths) + 2 * (len(align) - 1) - width
-        if excess > 0:
-            widths[flexible] = max(12, widths[flexible] - excess)
-            for row in everything:
-                row[flexible] = shortened(row[flexible], widths[flexible])
-    lines = [
-        indent
-        + "  ".join(
-            cell.rjust(w) if how == "r" else cell.ljust(w)
-            for cell, w, how in zip(row, widths, align, strict=True)
-        )
-        for row in everything
-    ]
+    for _ in range(len(indent) + sum(widths) + 2 * (len(align) - 1) - WIDTH):
+        widest = max(flexible, key=lambda n: widths[n], default=None)
+        if widest is None or widths[widest] <= 12:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in everything:
+        for part in _continued(row, widths) if wrap else [list(map(shortened, row, widths))]:
+            lines.append(indent + "  ".join(map(_aligned, part, widths, align)))
     if header:
         lines.insert(1, indent + "  ".join("-" * w for w in widths))
     return [line.rstrip() for line in lines]
+
+
+def _aligned(cell: str, width: int, how: str) -> str:
+    return cell.rjust(width) if how == "r" else cell.ljust(width)
+
+
+def _continued(row: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """The row as several, where a cell is longer than its column."""
+    parts = [textwrap.wrap(cell, max(1, width)) or [""] for cell, width in zip(row, widths, strict=True)]
+    height = max(map(len, parts))
+    return [[part[n] if n < len(part) else "" for part in parts] for n in range(height)]
 
 
 def cut(lines: Sequence[str], limit: int, how_to_see: str) -> list[str]:

@@ -19,6 +19,7 @@ from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.tools.layout import WIDTH, shortened, table
 
 _ATTRIBUTES_WIDTH = 48
+_CONSTANT_ELEMENTS = 8
 
 
 class Numbers:
@@ -36,10 +37,20 @@ class Numbers:
         results = ", ".join(map(self, node.outputs))
         if isinstance(node.op, Input):
             return f"{results} = {node.op.role} {input_name(node.outputs[0])}"
+        if node.op.type_name == "Constant":
+            return f"{results} = {constant_text(node)}"
         attributes = attributes_text(node)
         operands = ", ".join(map(self, node.inputs))
         text = f"{results} = " if results else ""
         return f"{text}{node.op.type_name}({operands})" + (f" {attributes}" if attributes else "")
+
+
+def constant_text(node: Node) -> str:
+    """``Constant 0.5``; of big arrays nothing but the word: their type stands beside it."""
+    array = node.op.reference()
+    if array.size > _CONSTANT_ELEMENTS:
+        return "Constant"
+    return "Constant " + " ".join(str(array.tolist()).split())
 
 
 def attributes_text(node: Node) -> str:
@@ -119,13 +130,13 @@ def by_line(fn: Function, nodes: Sequence[Node], numbers: Numbers) -> list[str]:
     }
     # One table for all lines, so that columns agree; then cut at the groups.
     order = [node for group in groups.values() for node in group]
-    lines = table([rows[node] for node in order], "lll", indent="    ", flexible=0)
+    lines = table([rows[node] for node in order], "lll", indent="    ", flexible=(0, 1, 2))
     out: list[str] = []
     position = 0
     for group in groups.values():
         source = group[0].source
         where = f"{os.path.basename(source.file)}:{source.line}" if source.line else "(no line)"
-        out.append(shortened(f"{where}   {source_text(source)}", WIDTH - 2).join(("  ", "")))
+        out.append("  " + shortened(f"{where}   {source_text(source)}", WIDTH - 2))
         out += lines[position : position + len(group)]
         position += len(group)
     return out
@@ -155,7 +166,7 @@ def listing(fn: Function, numbers: Numbers, before: Function | None = None) -> l
                 _own_name(node), place(node.source, file),
             )
         )  # fmt: skip
-    return table(rows, "llllr", indent="    ", flexible=1) + outputs(fn, numbers)
+    return table(rows, "llllr", indent="    ", flexible=(1, 2, 3)) + outputs(fn, numbers)
 
 
 def _identity(node: Node) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,8 +33,8 @@ from tinyflow.ir.scalar.nodes import Expr
 #: the working set of the figures called "memory bandwidth"
 MEMORY_BYTES = 64 << 20
 _SMALLEST_BYTES = 16 << 10
-_ROUNDS = 9
-_ROUND_BYTES = 32 << 20  # traffic per timing: some milliseconds
+_ROUND_BYTES = 8 << 20  # traffic per timing: about a millisecond
+_PATIENCE_S, _LEAST_ROUNDS = 0.03, 5
 _FMA_ROUNDS = 40_000
 _FORMAT = 1
 
@@ -134,7 +135,7 @@ def measure() -> Peaks:
     rates = {}
     for count in threads:
         run = _launcher(fma, [source, results], (count,), count)
-        rates[count] = operations * count / _best_seconds(run, _ROUNDS) / 1e9
+        rates[count] = operations * count / _best_seconds(run) / 1e9
     # Three arrays of the largest working set serve all sizes.
     arrays = [_aligned(MEMORY_BYTES // 8) for _ in range(3)]
     triad, copy = stream_kernel(target.lanes, 2), stream_kernel(target.lanes, 1)
@@ -185,17 +186,20 @@ def _stream_rate(
     traffic = 4 * len(arrays) * threads * step * blocks
     rounds = max(1, _ROUND_BYTES // traffic)
     run = _launcher(kernel, arrays, (threads, blocks, rounds), threads)
-    return traffic * rounds / _best_seconds(run, 5) / 1e9
+    return traffic * rounds / _best_seconds(run) / 1e9
 
 
-def _best_seconds(run: Callable[[], int], rounds: int) -> float:
-    """The least time of a run: noise only ever adds."""
+def _best_seconds(run: Callable[[], int]) -> float:
+    """The least time of a run: noise only ever adds. Several short runs, so that some of them fall
+    between the time slices of other programs."""
     run()
-    best = float("inf")
-    for _ in range(rounds):
+    best, rounds = float("inf"), 0
+    end = time.perf_counter() + _PATIENCE_S
+    while rounds < _LEAST_ROUNDS or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - start)
+        rounds += 1
     return best
 
 
@@ -218,7 +222,6 @@ def machine_peaks(remeasure: bool = False) -> Peaks:
 
 
 def _path() -> str | None:
-    from tinyflow.compile.kernels import target_text
     from tinyflow.runtime.kernel_cache import default_cache
     from tinyflow.runtime.thread_pool import default_pool
     from tinyflow.schedule.targets import host_target
@@ -226,7 +229,8 @@ def _path() -> str | None:
     directory = default_cache().directory
     if directory is None:
         return None
-    text = f"{_FORMAT} {target_text(host_target())} {default_pool().n_threads} {os.uname().nodename}"
+    machine = host_target(), default_pool().n_threads, platform.node()
+    text = f"{_FORMAT} {machine}"
     return str(directory / f"peaks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json")
 
 

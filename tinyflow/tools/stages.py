@@ -7,6 +7,7 @@ schedule and compile.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,11 @@ from tinyflow.tools.recording import RecordedStep
 
 LOOP_LINES, LLVM_LINES, ASSEMBLY_LINES, EVENTS = 60, 24, 32, 12
 _FULL = "--full shows them"
+#: instructions that do a kernel's arithmetic, in LLVM IR and in assembly (x86, ARM)
+_LLVM_WORK = re.compile(r"= (call .*@llvm\.(fma|fabs|max|min)|f(add|sub|mul|div|cmp) )")
+_ASSEMBLY_WORK = re.compile(
+    r"\t(v?(fn?m(add|sub)|add|sub|mul|div|max|min)\w*[ps][sd]|fm(la|ls|ul|adal)|f(add|sub|div))\b"
+)
 
 
 @dataclass
@@ -105,7 +111,8 @@ def show_passes(view: View) -> list[str]:
         nodes = _change(r.nodes_before, r.nodes_after) if r.changed else "unchanged"
         rows.append((f"{r.number:03d}", r.name, f"{r.time_us:,.0f} us", nodes, r.reason))
     lines = heading("passes", layout.duration(sum(r.time_us for r in step.records) * 1e-6))
-    lines += table(rows, "rlrll", ("", "pass", "time", "nodes", "why it stands here"), flexible=4)
+    lines += table(rows, "rlrll", ("", "pass", "time", "nodes", "why it stands here"),
+                   flexible=(4,), wrap=True)  # fmt: skip
     before = specialized
     for record in step.records:
         if record.changed or (record.trace is not None and record.trace.events):
@@ -141,9 +148,9 @@ def _events(view: View, title: str, events: list[Any]) -> list[str]:
         times = f" x{len(found)}" if len(found) > 1 else ""
         rows.append((title, rule, f"{op}{times}", where, reason))
     if title == "refused":
-        lines = table(rows, "lllll", indent="     ", flexible=4)
+        lines = table(rows, "lllll", indent="     ", flexible=(4,))
     else:
-        lines = table([row[:-1] for row in rows], "llll", indent="     ", flexible=3)
+        lines = table([row[:-1] for row in rows], "llll", indent="     ", flexible=(3,))
     return view.cut(lines, EVENTS)
 
 
@@ -185,7 +192,7 @@ def _members(view: View, group: Any) -> list[str]:
         kept = "in memory" if value in stored else "in registers"
         rows.append((number.expression(value.node), str(value.type), how,
                      kept if group.kind != "view" else "", place(value.node.source, view.file)))  # fmt: skip
-    return table(rows, "llllr", indent="    ", flexible=0)
+    return table(rows, "llllr", indent="    ", flexible=(0, 1))
 
 
 def _refusals(view: View) -> list[str]:
@@ -201,7 +208,7 @@ def _refusals(view: View) -> list[str]:
         (_title(p.node, view), "|", _title(c.node, view), reason)
         for (p, c), reason in found.items()
     ]
-    return ["", "  not fused", *table(rows, "llll", indent="    ", flexible=3)]
+    return ["", "  not fused", *table(rows, "llll", indent="    ", flexible=(3,))]
 
 
 def _title(node: Node, view: View) -> str:
@@ -228,7 +235,7 @@ def show_memory(view: View) -> list[str]:
     rows.sort(key=lambda row: _ORDER.index(row[0]) if row[0] in _ORDER else 9)
     lines = heading("memory plan", f"arena {layout.size(memory.arena_bytes)}")
     header = ("where", "", "size", "value", "type", "written by", "last read by")
-    lines += table(rows, "lrrllrr", header, flexible=1)
+    lines += table(rows, "llrllrr", header, flexible=(1, 3, 4))
     arena = [v for v, p in memory.places.items() if p.kind == "arena"]
     alone = sum(v.type.size_bytes if isinstance(v, Value) else v.size_bytes for v in arena)
     if arena:
@@ -299,13 +306,29 @@ def show_kernel(view: View, number: int, stages: frozenset[str]) -> list[str]:
         from tinyflow.compile.kernels import kernel_llvm
 
         text = kernel_llvm(kernel, view.plan.target, kernel.name)
-        lines += ["", "  LLVM IR", *view.cut(_indented(text), LLVM_LINES)]
+        lines += ["", *_code(view, "LLVM IR", text, _LLVM_WORK, LLVM_LINES)]
     if "assembly" in stages:
         from tinyflow.compile.kernels import kernel_assembly
 
         text = kernel_assembly(kernel, view.plan.target)
-        lines += ["", f"  assembly ({view.plan.target.cpu})", *view.cut(_indented(text), ASSEMBLY_LINES)]
+        title = f"assembly ({view.plan.target.cpu})"
+        lines += ["", *_code(view, title, text, _ASSEMBLY_WORK, ASSEMBLY_LINES)]
     return lines
+
+
+def _code(view: View, title: str, text: str, work: re.Pattern[str], limit: int) -> list[str]:
+    """The whole text, or, if it is long, the basic block where most of the arithmetic is."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if view.full or len(lines) <= limit:
+        return [f"  {title}", *_indented(lines)]
+    starts = [n for n, x in enumerate(lines) if x[0] not in " \t;}" and x.split()[0].endswith(":")]
+    blocks = list(zip([0, *starts], [*starts, len(lines)], strict=True))
+    start, end = max(blocks, key=lambda b: sum(bool(work.search(x)) for x in lines[b[0] : b[1]]))
+    shown = lines[start : min(end, start + limit)]
+    title += f", lines {start + 1:,} to {start + len(shown):,} of {len(lines):,}"
+    title += ": the block with the most arithmetic"
+    return [f"  {title}", *view.cut(_indented(shown), limit),
+            f"    ... the rest: {_FULL.removesuffix(' them')} it"]  # fmt: skip
 
 
 def _loops(view: View, action: Any) -> list[str]:
@@ -323,14 +346,18 @@ def _loops(view: View, action: Any) -> list[str]:
                          f"{value.type}, {where.kind}" if where else str(value.type)))  # fmt: skip
         else:
             rows.append((way, buffer.name, "scratch", layout.size(value.size_bytes)))
-    lines = table(rows, "llll", indent="  ", flexible=2)
+    lines = table(rows, "llll", indent="  ", flexible=(2,))
     lines += ["", "  schedule"]
     lines += wrapped("; ".join(action.steps), "    ", "    ")
-    return [*lines, "", "  loop nest", *view.cut(_indented(show(kernel)), LOOP_LINES)]
+    nest: list[str] = []
+    for line in show(kernel).splitlines():
+        own = "    " + " " * (len(line) - len(line.lstrip()))
+        nest += wrapped(line.strip(), own)
+    return [*lines, "", "  loop nest", *view.cut(nest, LOOP_LINES)]
 
 
-def _indented(text: str) -> list[str]:
-    return ["    " + line.replace("\t", "    ") for line in text.splitlines() if line.strip()]
+def _indented(lines: list[str]) -> list[str]:
+    return ["    " + line.expandtabs(8) for line in lines]
 
 
 # ---- times ---------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def test_views_of_a_shape():
     assert unknown.ndims is None and not unknown and str(unknown) == "<unknown>"
     with pytest.raises(ValueError, match="as_list\\(\\) is not defined on an unknown"):
         unknown.as_list()
-    assert tf.zeros([2, 3]).shape == [2, 3] == (2, 3)
+    assert tf.zeros([2, 3]).shape == [2, 3] and tf.zeros([2, 3]).shape == (2, 3)
     assert tf.TensorShape([2, 3]).num_elements() == 6
 
 

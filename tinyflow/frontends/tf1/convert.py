@@ -19,7 +19,9 @@ from tinyflow.ir.graph.builder import current_builder
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops.joining import Pack
 
-__all__ = ["convert_to_tensor", "extents", "graph_of", "pack_nested", "scoped", "tensor"]
+__all__ = [
+    "convert_to_tensor", "extents", "graph_of", "is_tensor", "pack_nested", "scoped", "tensor",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +74,11 @@ def _static(shape: TensorShape | Dimension) -> Any:
             hint="tf.shape(x) is known in every run",
         )
     return np.array(shape.as_list(), np.int32)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it has a dtype of its own: a tensor or a variable, no literal."""
+    return isinstance(value, Value) or hasattr(value, "as_value")
 
 
 def tensor(value: Any, name: str | None = None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyflow.autodiff.reverse import gradients as reverse
 from tinyflow.core.error import DTypeError, InvalidArgumentError
-from tinyflow.frontends.tf1.convert import graph_of, tensor
+from tinyflow.frontends.tf1.convert import convert_to_tensor, graph_of, is_tensor, tensor
 from tinyflow.ir.graph.nodes import Value
 
 __all__ = ["AggregationMethod", "UnconnectedGradients", "gradients", "hessians"]
@@ -91,7 +91,10 @@ def _check_dtypes(ys: list[Value]) -> None:
 def _weights(weights: list[Any], ys: list[Value]) -> list[Any]:
     if len(weights) != len(ys):
         raise InvalidArgumentError(f"Passed {len(weights)} grad_ys for {len(ys)} ys")
-    return [w if w is None else tensor(w, f"grad_ys_{i}") for i, w in enumerate(weights)]
+    return [
+        w if w is None else convert_to_tensor(w, None if is_tensor(w) else y.dtype, f"grad_ys_{i}")
+        for i, (w, y) in enumerate(zip(weights, ys, strict=True))
+    ]
 
 
 def hessians(ys: Any, xs: Any, name: str = "hessians", **ignored: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflow.core.error import ShapeError
-from tinyflow.frontends.tf1.convert import convert_to_tensor, tensor
+from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor, tensor
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Effect, Op, TensorType, Value
 from tinyflow.ops import state as ops
@@ -63,9 +63,8 @@ def _scatter(class_name: str) -> Any:
             full = graph.claim(name, op)
             with graph.name_scope(full + "/"):
                 indices = tensor(indices, "indices")
-                is_literal = not isinstance(updates, Value) and not hasattr(updates, "as_value")
                 updates = convert_to_tensor(
-                    updates, variable.dtype if is_literal else None, name="updates"
+                    updates, None if is_tensor(updates) else variable.dtype, name="updates"
                 )
             return graph.emit(op, (indices, updates), full + "/")
 

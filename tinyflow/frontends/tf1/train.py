@@ -13,7 +13,7 @@ from tinyflow.core.error import GraphError, InvalidArgumentError
 from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.control import group
-from tinyflow.frontends.tf1.convert import convert_to_tensor, tensor
+from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor, tensor
 from tinyflow.frontends.tf1.elements import Operation
 from tinyflow.frontends.tf1.gradients import gradients
 from tinyflow.frontends.tf1.graph import Graph, get_default_graph
@@ -206,11 +206,10 @@ class GradientDescentOptimizer(Optimizer):
         found = self._rates.get(variable.dtype)
         if found is None:
             rate = self._rate
-            is_tensor = isinstance(rate, Value) or hasattr(rate, "as_value")
             with variable.graph.name_scope(self._scope):
                 found = (
                     cast(tensor(rate), variable.dtype)
-                    if is_tensor
+                    if is_tensor(rate)
                     else convert_to_tensor(rate, variable.dtype, name="learning_rate")
                 )
             self._rates[variable.dtype] = found

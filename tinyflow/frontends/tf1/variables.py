@@ -16,7 +16,7 @@ from tinyflow.core.frames import boundary, public_methods
 from tinyflow.core.shape import is_static
 from tinyflow.core.source import user_frame
 from tinyflow.frontends.tf1.control import group
-from tinyflow.frontends.tf1.convert import convert_to_tensor
+from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor
 from tinyflow.frontends.tf1.elements import Operation, Tensor, _session_for
 from tinyflow.frontends.tf1.graph import Graph, get_default_graph
 from tinyflow.frontends.tf1.graph_keys import GraphKeys
@@ -306,8 +306,7 @@ def _written(variable: Variable, op: Any, value: Any, name: str | None, read_val
 
 def _dtype_for(value: Any, variable: Variable) -> Any:
     """Literals take the variable's dtype; tensors are checked by the op."""
-    is_tensor = isinstance(value, Value) or hasattr(value, "as_value")
-    return None if is_tensor else variable.dtype
+    return None if is_tensor(value) else variable.dtype
 
 
 def assign(

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from tinyflow.core.error import InternalError, TinyFlowError
@@ -27,7 +27,7 @@ def set_constant_maker(make: Callable[[Any, Any], Op]) -> None:
     _make_constant = make
 
 
-@lru_cache(maxsize=None)
+@cache
 def argument_names(op_class: type[Op]) -> tuple[str, ...]:
     """Names of an op's inputs, from the signature of its ``infer``."""
     parameters = list(inspect.signature(op_class.infer).parameters.values())[1:]

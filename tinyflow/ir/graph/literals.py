@@ -56,7 +56,7 @@ class Literals:
         kind = type(value)
         simple = _SIMPLE.get(kind)
         if simple is not None:
-            return simple(value)
+            return str(simple(value))
         if kind is tuple:
             return "(" + ", ".join(map(self.show, value)) + ("," if len(value) == 1 else "") + ")"
         if kind is list:
@@ -197,7 +197,8 @@ def parse_dim(text: str) -> Dimension:
 
 def split_top(text: str, separator: str = ",", maximum: int = 0) -> list[str]:
     """Parts of ``text`` between separators outside brackets and quotes, stripped, none empty."""
-    parts, depth, quoted, start, i = [], 0, False, 0, 0
+    parts: list[str] = []
+    depth, quoted, start, i = 0, False, 0, 0
     while i < len(text):
         c = text[i]
         if quoted:

@@ -185,7 +185,7 @@ REGISTRY: dict[str, type[Op]] = {}
 class Value:
     """One result of a node."""
 
-    __slots__ = ("node", "index", "__weakref__")
+    __slots__ = ("__weakref__", "index", "node")
 
     node: Node
     index: int
@@ -216,8 +216,16 @@ class Node:
     """
 
     __slots__ = (
-        "op", "inputs", "types", "name", "control_inputs", "device", "source", "origin",
-        "outputs", "__weakref__",
+        "__weakref__",
+        "control_inputs",
+        "device",
+        "inputs",
+        "name",
+        "op",
+        "origin",
+        "outputs",
+        "source",
+        "types",
     )  # fmt: skip
 
     value_class: ClassVar[type[Value]] = Value
@@ -289,7 +297,7 @@ class Function:
     updates: key of a variable or counter -> position in ``outputs`` of its new value.
     """
 
-    __slots__ = ("name", "inputs", "outputs", "updates", "effects", "_nodes")
+    __slots__ = ("_nodes", "effects", "inputs", "name", "outputs", "updates")
 
     def __init__(
         self,

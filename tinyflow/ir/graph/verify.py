@@ -10,6 +10,8 @@ stream is left (functions are pure; host calls are listed in ``effects``).
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinyflow.core import shape as shapes
 from tinyflow.core.error import InternalError, ShapeError, TinyFlowError
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
@@ -58,7 +60,7 @@ def _problem(node: Node, known: set[Value], inputs: set[Value], pure: bool) -> s
 
 def _type_problem(node: Node) -> str | None:
     try:
-        inferred = node.op.infer(*[v.type for v in node.inputs])
+        inferred: Any = node.op.infer(*[v.type for v in node.inputs])
     except TinyFlowError as error:
         return f"infer fails: {error.what}"
     types = inferred if type(inferred) is tuple else (inferred,)

@@ -90,6 +90,9 @@ class PowZero(Rule):
 
     contract = Bitwise
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return emit(Pow(), x, 0.0)
+
     def pattern(x):  # type: ignore[no-untyped-def]
         return emit(Pow(), x, 0.0)
 
@@ -105,6 +108,9 @@ class ReassociateProduct(Rule):
     """
 
     contract = RealEqual
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.multiply(ew.multiply(x, 3.0), 0.1)
 
     def pattern(x, c, d):  # type: ignore[no-untyped-def]
         return (x * c) * d
@@ -127,6 +133,9 @@ class DivideThenMultiply(Rule):
 
     contract = RealEqual
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.multiply(ew.divide(x, 3.0), 0.1)
+
     def pattern(x, c, d):  # type: ignore[no-untyped-def]
         return [(x / c) * d, (x * d) / c]
 
@@ -147,6 +156,9 @@ class ReassociateSum(Rule):
     """
 
     contract = Bitwise
+
+    def example(x="int32[5]"):  # type: ignore[no-untyped-def]
+        return ew.add(ew.add(x, 3), 4)
 
     def pattern(x, c, d):  # type: ignore[no-untyped-def]
         return (x + c) + d
@@ -169,6 +181,9 @@ class DivideByPowerOfTwo(Rule):
 
     contract = Bitwise
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.divide(x, 4.0)
+
     def pattern(x, c):  # type: ignore[no-untyped-def]
         return x / c
 
@@ -188,6 +203,9 @@ class DivideByConstant(Rule):
     """x / c -> x * (1 / c), for any constant c; up to 1 ulp away"""
 
     contract = Approximate
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.divide(x, 3.0)
 
     def pattern(x, c):  # type: ignore[no-untyped-def]
         return x / c
@@ -211,6 +229,9 @@ class Distribute(Rule):
 
     contract = Approximate
 
+    def example(x="float32[5]", y="float32[5]", c="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.add(ew.multiply(x, c), ew.multiply(y, c))
+
     def pattern(x, y, c):  # type: ignore[no-untyped-def]
         return x * c + y * c
 
@@ -222,6 +243,9 @@ class NegateIntoConstant(Rule):
     """-(x * c) -> x * -c and (-x) * c -> x * -c, for a constant c"""
 
     contract = Bitwise
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.negative(ew.multiply(x, 3.0))
 
     def pattern(x, c):  # type: ignore[no-untyped-def]
         return [-(x * c), (-x) * c]

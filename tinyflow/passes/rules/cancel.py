@@ -58,6 +58,10 @@ class CancelDenominator(Rule):
     tags = {"stability"}
     shared = True
 
+    def example(x="float32[5]", g="float32[5]"):  # type: ignore[no-untyped-def]
+        y = act.sigmoid(x)
+        return ew.multiply(ew.divide(g, y), y)
+
     def pattern(e, y):  # type: ignore[no-untyped-def]
         return e * y
 
@@ -73,13 +77,22 @@ class CancelDenominator(Rule):
         ]
         result = signed_sum(terms)
         if chosen.other is not None:
-            result = ew.multiply(result, chosen.other)
+            result = ew.multiply(result, _accurate(chosen.other))
         shape = m.root.type.shape
         return result if result.type.shape == shape else emit(BroadcastTo(shape), result)
 
 
 def _with_ratio(value: Value, chosen: Plan) -> Value:
     return value if chosen.ratio is None else ew.multiply(value, chosen.ratio())
+
+
+def _accurate(other: Value) -> Value:
+    """1 - sigmoid(x) as sigmoid(-x): beside y it was one cheap product, alone it would cancel."""
+    if other.node.op.type_name == "Sub":
+        one, y = other.node.inputs
+        if is_number(one, 1.0) and y.node.op.type_name == "Sigmoid":
+            return act.sigmoid(ew.negative(y.node.inputs[0]))  # type: ignore[no-any-return]
+    return other
 
 
 def signed_sum(terms: list[tuple[int, Value]]) -> Value:

@@ -29,6 +29,9 @@ class ExpOfLog(Rule):
 
     contract = RealEqual
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.exp(ew.log(ew.square(x)))
+
     def pattern(x):  # type: ignore[no-untyped-def]
         return ew.exp(ew.log(x))
 
@@ -47,6 +50,9 @@ class SquareOfSqrt(Rule):
 
     contract = RealEqual
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.square(ew.sqrt(ew.absolute(x)))
+
     def pattern(x):  # type: ignore[no-untyped-def]
         return ew.square(ew.sqrt(x))
 
@@ -61,6 +67,9 @@ class AbsoluteOfNonnegative(Rule):
     """abs(x) -> x, where x cannot be below 0"""
 
     contract = RealEqual  # abs(-0.0) is 0.0
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.absolute(ew.exp(x))
 
     def pattern(x):  # type: ignore[no-untyped-def]
         return ew.absolute(x)

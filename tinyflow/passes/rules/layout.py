@@ -13,8 +13,18 @@ from tinyflow.core.dtype import DType
 from tinyflow.core.shape import normalize_axes
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Op, Value
-from tinyflow.ops import comparison, contraction, convert, elementwise, joining, logical, movement
-from tinyflow.ops import padding, reduction, slicing
+from tinyflow.ops import (
+    comparison,
+    contraction,
+    convert,
+    elementwise,
+    joining,
+    logical,
+    movement,
+    padding,
+    reduction,
+    slicing,
+)
 from tinyflow.ops.movement import BroadcastTo, Reshape, Transpose
 from tinyflow.rewrite.pattern import Hole
 from tinyflow.rewrite.rule import Bitwise, Match, RealEqual, Rule, rules
@@ -41,6 +51,9 @@ class SameType(Rule):
 
     contract = Bitwise
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return movement.reshape(x, (5,))
+
     def pattern(x):  # type: ignore[no-untyped-def]
         # For each of these ops an equal type means that no element has moved.
         kinds = (
@@ -64,6 +77,9 @@ class AsReshape(Rule):
 
     contract = Bitwise
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return movement.expand_dims(x, 0)
+
     def pattern(x):  # type: ignore[no-untyped-def]
         kinds = (movement.ExpandDims, movement.Squeeze, Reshape)
         return [with_holes(kind, x) for kind in kinds]
@@ -82,6 +98,9 @@ class ReshapeOfReshape(Rule):
     contract = Bitwise
     shared = True  # a reshape moves nothing, so another reader of the inner one costs nothing
 
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return movement.reshape(movement.reshape(x, (5, 2)), (10,))
+
     def pattern(x, shape, inner):  # type: ignore[no-untyped-def]
         return emit(Reshape(shape), emit(Reshape(inner), x))
 
@@ -95,6 +114,9 @@ class BroadcastOfBroadcast(Rule):
     contract = Bitwise
     shared = True
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return movement.broadcast_to(movement.broadcast_to(x, (2, 5)), (3, 2, 5))
+
     def pattern(x, shape, inner):  # type: ignore[no-untyped-def]
         return emit(BroadcastTo(shape), emit(BroadcastTo(inner), x))
 
@@ -107,6 +129,9 @@ class MovedNumber(Rule):
 
     contract = Bitwise
     shared = True
+
+    def example(x="float32[]"):  # type: ignore[no-untyped-def]
+        return movement.reshape(movement.broadcast_to(x, (2, 5)), (10,))
 
     def pattern(x, shape):  # type: ignore[no-untyped-def]
         wide = emit(BroadcastTo(shape), x)
@@ -126,6 +151,9 @@ class TransposeOfTranspose(Rule):
     contract = Bitwise
     shared = True
 
+    def example(x="float32[2, 3, 4]"):  # type: ignore[no-untyped-def]
+        return movement.transpose(movement.transpose(x, (1, 2, 0)), (1, 2, 0))
+
     def pattern(x, outer, inner):  # type: ignore[no-untyped-def]
         return emit(Transpose(outer), emit(Transpose(inner), x))
 
@@ -139,6 +167,9 @@ class TransposeOfNothing(Rule):
     """transpose(x, perm) -> reshape(x), or x, where perm moves axes of extent 1 only"""
 
     contract = Bitwise
+
+    def example(x="float32[1, 5]"):  # type: ignore[no-untyped-def]
+        return movement.transpose(x, (1, 0))
 
     def pattern(x, perm):  # type: ignore[no-untyped-def]
         return emit(Transpose(perm), x)
@@ -161,6 +192,9 @@ class TransposeIntoMatMul(Rule):
     contract = Bitwise
     shared = True
 
+    def example(x="float32[2, 5]", y="float32[2, 3]"):  # type: ignore[no-untyped-def]
+        return contraction.matmul(movement.transpose(x, (1, 0)), y)
+
     def pattern(x, y, perm, a, b):  # type: ignore[no-untyped-def]
         matmul = with_holes(contraction.MatMul, x, y, transpose_a=a, transpose_b=b).op
         turned = emit(Transpose(perm), x)
@@ -182,6 +216,9 @@ class CastThroughWider(Rule):
 
     contract = Bitwise
     shared = True
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return convert.cast(convert.cast(x, "float64"), "float32")
 
     def pattern(x, wide, narrow):  # type: ignore[no-untyped-def]
         return emit(convert.Cast(narrow), emit(convert.Cast(wide), x))
@@ -219,6 +256,9 @@ class BroadcastIntoOperation(Rule):
 
     contract = Bitwise
     shared = True
+
+    def example(x="float32[5]", y="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return elementwise.subtract(y, movement.broadcast_to(x, (2, 5)))
 
     def pattern(x, y, shape):  # type: ignore[no-untyped-def]
         wide = emit(BroadcastTo(shape), x)
@@ -270,6 +310,9 @@ class BroadcastIntoSelect(Rule):
     contract = Bitwise
     shared = True
 
+    def example(c="bool[2, 1]", x="float32[5]", y="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return logical.select(c, movement.broadcast_to(x, (2, 5)), y)
+
     def pattern(c, x, y, shape):  # type: ignore[no-untyped-def]
         wide = emit(BroadcastTo(shape), x)
         return [emit(logical.Select(), c, wide, y), emit(logical.Select(), c, y, wide)]
@@ -290,6 +333,9 @@ class NormalAxes(Rule):
     """
 
     contract = Bitwise
+
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return reduction.reduce_sum(x, (-1,))
 
     def pattern(x):  # type: ignore[no-untyped-def]
         return [with_holes(kind, x) for kind in _REDUCTIONS]
@@ -314,6 +360,9 @@ class ReductionOfNothing(Rule):
 
     contract = RealEqual  # a sum starts from 0.0, so it turns -0.0 into 0.0
 
+    def example(x="float32[1, 5]"):  # type: ignore[no-untyped-def]
+        return reduction.reduce_max(x, (0,))
+
     def pattern(x):  # type: ignore[no-untyped-def]
         return [with_holes(kind, x) for kind in _REDUCTIONS if kind is not reduction.LogSumExp]
 
@@ -333,6 +382,9 @@ class ReshapeOfReduction(Rule):
     """
 
     contract = Bitwise
+
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return movement.reshape(reduction.reduce_sum(x, (1,)), (2, 1))
 
     def pattern(x, shape):  # type: ignore[no-untyped-def]
         return [emit(Reshape(shape), with_holes(kind, x)) for kind in _REDUCTIONS]

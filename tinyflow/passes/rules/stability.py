@@ -22,6 +22,17 @@ from tinyflow.passes.rules.cancel import CancelDenominator
 from tinyflow.passes.rules.conditions import is_float
 from tinyflow.rewrite.rule import Match, RealEqual, Rule, rules
 
+
+def is_gradient(m: Match) -> bool:
+    """Whether autodiff made the root."""
+    return any(label == "gradient of" for label, _ in m.node.origin)
+
+
+def written_by_user(m: Match) -> str | None:
+    """For forms that gradients have, too, but that CancelDenominator knows better there."""
+    return "autodiff made it" if is_gradient(m) else is_float(m)
+
+
 # Equal over the reals; the right side is exact where the left loses everything. Other readers of the
 # inside (the gradient, a fetched softmax) do not matter: the stable form pays off all the same.
 FORMS = rules(contract=RealEqual, when=is_float, tags={"stability"}, shared=True)(lambda x: [
@@ -36,7 +47,13 @@ FORMS = rules(contract=RealEqual, when=is_float, tags={"stability"}, shared=True
     ("log_of_one_plus", ew.log(1.0 + x), sp.log1p(x)),
     ("log_of_one_minus", ew.log(1.0 - x), sp.log1p(-x)),
     ("exp_minus_one", ew.exp(x) - 1.0, sp.expm1(x)),
-    # exp(-x) overflows below -88.7, where the quotient is 0 all the same; sigmoid needs no inf
+])  # fmt: skip
+
+# The quotient itself is right for every x (1 / inf is 0); its derivative inf / inf**2 is not, and
+# sigmoid is one op. In gradients the denominator must stay, for the factor exp(x) to cancel.
+SIGMOIDS = rules(
+    contract=RealEqual, when=written_by_user, tags={"stability"}, shared=True
+)(lambda x: [
     ("sigmoid_as_quotient", 1.0 / (1.0 + ew.exp(-x)), act.sigmoid(x)),
     ("sigmoid_as_reciprocal", ew.reciprocal(1.0 + ew.exp(-x)), act.sigmoid(x)),
     ("sigmoid_as_ratio", ew.exp(x) / (1.0 + ew.exp(x)), act.sigmoid(x)),
@@ -54,10 +71,9 @@ class LogOfSoftmax(Rule):
     contract = RealEqual
     tags = {"stability"}
     shared = True
-    example = (
-        "%1 = Softmax(%0) {axis=-1} : float32[2, 5]\n%2 = Log(%1) : float32[2, 5]",
-        "%1 = LogSoftmax(%0) {axis=-1} : float32[2, 5]",
-    )
+
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return ew.log(nn.softmax(x))
 
     def pattern(x, axis):  # type: ignore[no-untyped-def]
         return ew.log(emit(nn.Softmax(axis), x))
@@ -75,6 +91,9 @@ class LogOfSumOfExp(Rule):
     contract = RealEqual
     tags = {"stability"}
     shared = True
+
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        return ew.log(emit(Sum((1,)), ew.exp(x)))
 
     def pattern(x, axis, keepdims):  # type: ignore[no-untyped-def]
         return ew.log(emit(Sum(axis, keepdims), ew.exp(x)))
@@ -96,11 +115,15 @@ class QuotientIsSoftmax(Rule):
     tags = {"stability"}
     shared = True
 
+    def example(x="float32[2, 5]"):  # type: ignore[no-untyped-def]
+        e = ew.exp(x)
+        return ew.divide(e, emit(Sum((1,), True), e))
+
     def pattern(x, axis):  # type: ignore[no-untyped-def]
         return ew.exp(x) / emit(Sum(axis, True), ew.exp(x))
 
     def check(m: Match) -> str | None:
-        one = m.axis is not None and len(m.axis) == 1 or len(m.x.type.shape) == 1
+        one = (m.axis is not None and len(m.axis) == 1) or len(m.x.type.shape) == 1
         return _is_shifted(m.x) if one else "softmax works along one axis"
 
     def rewrite(m: Match) -> Any:
@@ -118,11 +141,14 @@ class OneMinusSigmoid(Rule):
     tags = {"stability"}
     shared = True
 
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.subtract(1.0, act.sigmoid(x))
+
     def pattern(x):  # type: ignore[no-untyped-def]
         return 1.0 - act.sigmoid(x)
 
     def check(m: Match) -> str | None:
-        return "it belongs to the gradient y * (1 - y)" if _is_gradient(m) else None
+        return "it belongs to the gradient y * (1 - y)" if is_gradient(m) else None
 
     def rewrite(m: Match) -> Any:
         return act.sigmoid(ew.negative(m.x))
@@ -137,6 +163,9 @@ class EntropyTerm(Rule):
 
     contract = RealEqual
     tags = {"stability"}
+
+    def example(x="float32[5]"):  # type: ignore[no-untyped-def]
+        return ew.multiply(x, ew.log(x))
 
     def pattern(x):  # type: ignore[no-untyped-def]
         return x * ew.log(x)
@@ -161,7 +190,7 @@ class GradientOfEntropyTerm(Rule):
         return (g * x) / x
 
     def check(m: Match) -> str | None:
-        if _is_gradient(m):
+        if is_gradient(m):
             return None
         return "written by the user, who may mean 0 / 0"
 
@@ -177,11 +206,7 @@ def _is_shifted(x: Value) -> str | None:
     return None
 
 
-def _is_gradient(m: Match) -> bool:
-    return any(label == "gradient of" for label, _ in m.node.origin)
-
-
 RULES: list[Any] = [
-    LogOfSoftmax, LogOfSumOfExp, *FORMS, QuotientIsSoftmax, OneMinusSigmoid, EntropyTerm,
+    LogOfSoftmax, LogOfSumOfExp, *FORMS, *SIGMOIDS, QuotientIsSoftmax, OneMinusSigmoid, EntropyTerm,
     GradientOfEntropyTerm, CancelDenominator,
 ]  # fmt: skip
