@@ -34,9 +34,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cluster",),
     ("frontends",),
     ("data", "keras", "onnx", "checkpoint", "summary"),
+    ("examples",),
     ("tools",),
     ("__main__",),
 )
+#: floors of programs: they see the package as users do
+USERS = ("frontends", "examples", "tools", "__main__")
 LEVEL = {name: level for level, row in enumerate(FLOORS) for name in row}
 #: floors that import nothing of the package but themselves, and that anybody may import
 ALONE = ("datasets",)
@@ -113,7 +116,7 @@ def test_imports_only_from_below(path):
         if not name.startswith("tinyflow") or other == own:
             continue
         if other is None:
-            allowed = own in ("frontends", "tools", "__main__")
+            allowed = own in USERS
         elif own in ALONE:
             allowed = False
         elif other in ALONE:

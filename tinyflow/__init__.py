@@ -19,7 +19,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tinyflow' has no attribute '{name}'")
     if os.path.isdir(os.path.join(_HERE, name)):  # a real sub-package, such as tinyflow.te
         return importlib.import_module(f"tinyflow.{name}")
-    found = globals()[name] = tf1.lookup(name)
+    try:
+        found = globals()[name] = tf1.resolve(name)
+    except AttributeError as error:
+        tf1.hide_frames(error)
+        raise
     return found
 
 

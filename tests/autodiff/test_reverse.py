@@ -1,4 +1,4 @@
-"""Reverse mode: values, None, grad_ys, stops, places, and graphs that stay small and may be deep."""
+"""Reverse mode: values, None, grad_ys, stops, places, sizes; graphs may be deep."""
 
 from __future__ import annotations
 

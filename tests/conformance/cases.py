@@ -23,6 +23,8 @@ from tinyflow.ir.graph.nodes import REGISTRY, Effect, Function, Input, Op, Tenso
 from tinyflow.ir.graph.visit import result_values
 from tinyflow.ops.base import Sample
 from tinyflow.ops.state import StateOp, VariableRef
+from tinyflow.passes.functionalize import functionalize
+from tinyflow.passes.specialize import specialize
 
 #: ops that cannot stand alone on arrays, and what tests them instead
 NO_SAMPLES = {
@@ -116,7 +118,10 @@ def cases() -> tuple[Case, ...]:
 
 
 def graph_of(case: Case, role: str = "argument") -> tuple[Function, list[np.ndarray]]:
-    """The op as a function, and the arrays of its inputs (without those that are constants)."""
+    """The op as a function, and the arrays of its inputs.
+
+    Inputs that must be known when the step is compiled are constants, and folded into attributes.
+    """
     builder = Builder()
     inputs: list[Value] = []
     arrays: list[np.ndarray] = []
@@ -131,7 +136,10 @@ def graph_of(case: Case, role: str = "argument") -> tuple[Function, list[np.ndar
             arguments.append(value)
             arrays.append(array)
         outputs = result_values(builder.emit(case.op, tuple(arguments), case.id))
-    return Function(case.id, inputs, list(outputs)), arrays
+    fn = Function(case.id, inputs, list(outputs))
+    if case.static_inputs and is_pure(case.op):
+        fn = specialize(functionalize(fn.outputs, (), inputs), [v.type for v in inputs])
+    return fn, arrays
 
 
 def reference_results(op: Op, arrays: Any) -> list[np.ndarray]:

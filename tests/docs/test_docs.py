@@ -78,7 +78,7 @@ def test_every_error_is_described(kind):
 
 def test_error_codes_and_built_ins_are_right():
     """Rows of the table of codes: | code | tf.errors name | class | also |."""
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| `(\w+)` \| (.*?) \|", text_of("errors.md"), re.M)
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| `(\w+)` \|(.*?)\|", text_of("errors.md"), re.M)
     assert {int(code) for code, *_ in rows} == set(range(1, 17))
     for code, _public, name, also in rows:
         kind = getattr(error, name)

@@ -56,7 +56,7 @@ def test_a_bad_rule_is_found_among_good_ones() -> None:
         "planted",
         rules(contract=Bitwise)(
             lambda x, y: [
-                ("double_negation", -(-x), x),
+                ("double_negation", negative(-x), x),
                 ("forget_absolute", absolute(x), x),
                 ("minus_is_plus_negative", x - y, x + (-y)),
             ]

@@ -211,7 +211,8 @@ def test_each_random_node_has_its_own_counter() -> None:
     fn = functionalize([one, two])
     roles = [v.node.op for v in fn.inputs]
     assert [op.role for op in roles] == ["counter", "counter"]
-    assert {op.key.op.type_name for op in roles} == {"RandomUniform"} and roles[0].key != roles[1].key
+    assert {op.key.op.type_name for op in roles} == {"RandomUniform"}
+    assert roles[0].key != roles[1].key
     assert str(fn.inputs[0].type) == "uint64[]"
 
 

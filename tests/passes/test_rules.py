@@ -35,8 +35,8 @@ ALL: list[Rule] = [
 
 TINY = np.finfo(np.float32).tiny
 SPECIAL = np.array(
-    [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, TINY, -TINY, TINY / 8, 3.4e38, -3.4e38, 0.5, 2.0,
-     1e-20, -1e-20, 17.0, -17.0, 40.0, -40.0, 88.0, 89.0, -104.0, 200.0, -200.0, 709.0, 710.0],
+    [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, TINY, -TINY, TINY / 8, 3.4e38, -3.4e38, 0.5,
+     2.0, 1e-20, -1e-20, 17.0, -17.0, 40.0, -40.0, 88.0, 89.0, -104.0, 200.0, -200.0, 709.0, 710.0],
     np.float32,
 )  # fmt: skip
 
@@ -209,7 +209,7 @@ def assert_same_bits(got: np.ndarray, want: np.ndarray) -> None:
 def assert_real_equal(
     got: np.ndarray, exact: np.ndarray, arrays: list[np.ndarray], contract: Contract
 ) -> None:
-    """Where the real result exists and fits float32, the new form has it; it is never a NaN there."""
+    """Where the real result exists and fits float32, the new form has it: never a NaN there."""
     with np.errstate(all="ignore"):
         real = np.isfinite(exact) & (np.abs(exact) < 3e38)
         for array in arrays:
@@ -290,11 +290,15 @@ def test_which_types_hold_which() -> None:
         ("float32", "bfloat16"): True, ("float16", "bfloat16"): False, ("int8", "bool"): True,
     }  # fmt: skip
     for (wide_name, narrow_name), expected in table.items():
-        assert holds(as_dtype(wide_name), as_dtype(narrow_name)) is expected, (wide_name, narrow_name)
+        found = holds(as_dtype(wide_name), as_dtype(narrow_name))
+        assert found is expected, (wide_name, narrow_name)
 
 
 def test_a_broadcast_that_the_result_needs_stays() -> None:
-    both = rewritten(lambda x, y: ew.add(movement.broadcast_to(x, (2, 5)), movement.broadcast_to(y, (2, 5))), V, V)
+    def body(x: Any, y: Any) -> Any:
+        return ew.add(movement.broadcast_to(x, (2, 5)), movement.broadcast_to(y, (2, 5)))
+
+    both = rewritten(body, V, V)
     assert both.count("BroadcastTo") == 1
 
 

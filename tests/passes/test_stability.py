@@ -31,7 +31,7 @@ LABELS = np.eye(3, dtype=np.float32)[[1, 0, 2, 2]]
 def steps(
     body: Callable[..., Any], *arrays: Any, wrt: int = 1
 ) -> tuple[list[np.ndarray], Function, Any]:
-    """Values and gradients with respect to the first ``wrt`` arguments, optimised, in one function."""
+    """Values and gradients with respect to the first ``wrt`` arguments, optimised together."""
     builder = Builder()
     with building(builder):
         inputs = [builder.emit(Input(TensorType("float32", np.shape(a))), ()) for a in arrays]
@@ -55,7 +55,7 @@ def fired(records: Any) -> set[str]:
 
 
 def test_cross_entropy_written_out() -> None:
-    """The lecture's loss; its gradient divides by a softmax that is 0 and multiplies by it again."""
+    """The lecture's loss; its gradient divides by a softmax of 0 and multiplies by it again."""
 
     def body(x: Any, y: Any) -> Any:
         p = softmax(x)
@@ -224,7 +224,7 @@ def test_what_the_user_wrote_as_0_over_0_stays() -> None:
 
 
 def test_the_naive_gradient_parts_are_gone() -> None:
-    """After optimising nothing divides by the softmax any more: one RealDiv is the softmax's own."""
+    """After optimising nothing divides by the softmax: one RealDiv is the softmax's own."""
 
     def body(x: Any, y: Any) -> Any:
         return negative(reduce_sum(multiply(y, log(softmax(x)))))

@@ -1,4 +1,4 @@
-"""Differentiation of graphs: ``gradients`` (reverse mode); ``checker`` compares with differences."""
+"""Differentiation of graphs: ``gradients`` (reverse mode); ``checker`` tests gradients."""
 
 from tinyflow.autodiff.reverse import gradients
 

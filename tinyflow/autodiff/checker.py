@@ -2,9 +2,9 @@
 
 Main function: ``check_gradients(function, arrays)``. May import core, ir, autodiff.reverse.
 
-For a random direction v and random weights w of the results, <v, J^T w> from reverse mode must equal
-the derivative of <w, f(x + h v)> at h = 0, taken by the five-point central difference (error of
-order h**4). One direction sees every entry of the Jacobian, since v and w are dense.
+For a random direction v and random weights w of the results, <v, J^T w> from reverse mode must
+equal the derivative of <w, f(x + h v)> at h = 0, taken by the five-point central difference (error
+of order h**4). One direction sees every entry of the Jacobian, since v and w are dense.
 Source: Abramowitz and Stegun, 25.3.6 (five-point formula).
 """
 

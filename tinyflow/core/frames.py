@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tinyflow.core import options
 from tinyflow.core.error import InternalError, TinyFlowError
-from tinyflow.core.source import is_internal
+from tinyflow.core.source import is_internal, user_frame
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
@@ -50,6 +50,9 @@ def boundary(function: F) -> F:
         try:
             return function(*args, **keywords)
         except TinyFlowError as error:
+            place = user_frame(2)
+            if place not in error.sources.values():
+                error.located("called at", place)
             trim(error)
             raise
         except TypeError as error:

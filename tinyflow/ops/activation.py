@@ -27,9 +27,9 @@ class Activation(Unary, abstract=True):
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for sample in super().samples(rng):
-            yield Sample(sample.arrays, self)
+            yield Sample(sample.arrays)
         tails = np.array([-np.inf, -200.0, -30.0, -0.0, 30.0, 200.0, np.inf, np.nan], np.float32)
-        yield Sample((tails,), self, check_gradient=False, note="saturated and special values")
+        yield Sample((tails,), check_gradient=False, note="saturated and special values")
 
 
 @dataclass(frozen=True)

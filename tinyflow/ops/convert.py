@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class Identity(Unary):
 
     needs = "any"
     is_view = True
-    onnx = "Identity"
+    onnx: ClassVar[str | None] = "Identity"
 
     def reference(self, x: Any) -> Any:
         return x

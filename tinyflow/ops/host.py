@@ -162,11 +162,16 @@ class Print(HostOp):
         yield Sample((floats(rng, 3, 4), np.arange(5)), Print("sample ", 0), check_gradient=False)
 
 
+def _text(element: Any) -> str:
+    """As TensorFlow prints it: six digits of a float, 0 and 1 for booleans."""
+    return f"{element:g}" if isinstance(element, float) else str(int(element))
+
+
 def summary(array: Any, limit: int = 3) -> str:
     """The first ``limit`` elements, row-major, rows in brackets: ``[1 2][3...``."""
     array = np.asarray(array)
     if array.ndim == 0:
-        return str(array.item())
+        return _text(array.item())
     left = array.size if limit < 0 else limit
     parts: list[str] = []
 
@@ -175,7 +180,7 @@ def summary(array: Any, limit: int = 3) -> str:
         if part.ndim == 1:
             shown = part[:left].tolist()
             cut = "..." if len(shown) < len(part) else ""
-            parts.append(" ".join(map(str, shown)) + cut)
+            parts.append(" ".join(map(_text, shown)) + cut)
             left -= len(shown)
             return
         for row in part:

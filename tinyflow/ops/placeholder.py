@@ -37,7 +37,7 @@ class Placeholder(Op):
         raise InvalidArgumentError(
             f"You must feed a value for placeholder tensor '{name}' with dtype {self.dtype}"
             + ("" if self.shape is None else f" and shape {shown}"),
-            expected=f"a value of type {TensorType(self.dtype, self.shape)} for '{name}:0'",
+            expected=f"a {self.dtype} value of shape {shown} for '{name}:0'",
             source=node.source if node.source.line else None,
             hint=f"feed_dict={{{_identifier(name)}: ...}} in the call of run",
         )

@@ -61,8 +61,7 @@ class ArgExtremum(Op, abstract=True):
     def decompose(self, x: Value) -> Any:
         from tinyflow.ops.movement import reshape
 
-        shape = x.type.shape
-        assert shape is not None
+        shape: Any = x.type.shape  # static: a composite is taken apart after specialisation
         axis = normalize_axis(self.axis, len(shape))
         extent = shape[axis]
         attained = equal(x, self.extremum(x, (axis,)))

@@ -105,7 +105,8 @@ class DynamicRange(Op):
 
     def _resolved(self, start: Any, limit: Any, delta: Any) -> Range:
         dtype = as_dtype(np.asarray(start).dtype)
-        return Range(*(np.asarray(end).item() for end in (start, limit, delta)), dtype)
+        first, beyond, step = (np.asarray(end).item() for end in (start, limit, delta))
+        return Range(first, beyond, step, dtype)
 
     def reference(self, start: Any, limit: Any, delta: Any) -> Any:
         return self._resolved(start, limit, delta).reference()
@@ -151,7 +152,8 @@ def arange(
             make_constant(next(n for n in numbers if isinstance(n, float)), wanted)
         if wanted.is_floating:
             numbers = [float(n) for n in numbers]
-        return emit(Range(*numbers, wanted), name=name)
+        first, beyond, step = numbers
+        return emit(Range(first, beyond, step, wanted), name=name)
     values = [cast(end, wanted) if isinstance(end, Value) else constant(end, wanted)
               for end in map(_as_value, ends)]  # fmt: skip
     return emit(DynamicRange(_length(known, values)), *values, name=name)

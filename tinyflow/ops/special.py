@@ -268,8 +268,9 @@ def integer_power(x: Expr, y: Expr) -> Expr:
     one = scalar.const(1, x.dtype)
     result, square_, signed = one, x, not x.dtype.is_unsigned
     for bit in range(x.dtype.bits - signed):
-        mask = scalar.const(1 << bit, y.dtype)
-        result = te.select((y & mask).not_equal(0), result * square_, result)
+        # 1 or square_, without a select: code for nested selects of loaded values doubles per level.
+        chosen = (y >> bit) & 1
+        result = result * (chosen * (square_ - 1) + 1)
         square_ = square_ * square_
     if not signed:
         return result

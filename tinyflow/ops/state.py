@@ -155,6 +155,8 @@ class Assign(StateOp):
         return value.with_shape(self._check_shape(value)) if self.validate_shape else value
 
     def functionalize(self, state: Any, value: Value) -> Value:  # type: ignore[override]
+        if self.validate_shape and value.type != self.ref.type:
+            value = emit(AssignedValue(self.ref), value)  # known to fit only in a run
         state.write(self.ref, value)
         return value
 
@@ -167,6 +169,34 @@ class Assign(StateOp):
 
     def bad_samples(self) -> Iterable[Any]:
         yield from _bad_updates(Assign)
+
+
+@dataclass(frozen=True)
+class AssignedValue(Op):
+    """y = value, whose shape must turn out to be the variable's.    Gradient: dvalue = dy
+
+    Errors: ShapeError when the shapes of a run are known
+    """
+
+    ref: VariableRef
+
+    def infer(self, value: TensorType) -> TensorType:  # type: ignore[override]
+        return Assign(self.ref).infer(value)
+
+    def reference(self, value: Any) -> Any:  # type: ignore[override]
+        return value
+
+    def decompose(self, value: Value) -> Value:  # type: ignore[override]
+        return value
+
+    def vjp(self, dy: Value, y: Value, value: Value) -> tuple[Any, ...]:  # type: ignore[override]
+        return (dy,)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        yield Sample((floats(rng, 3, 4),), AssignedValue(_sample_ref(3, 4)))
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield from _bad_updates(AssignedValue)
 
 
 def _bad_updates(op: Any) -> Iterable[Any]:

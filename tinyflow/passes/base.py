@@ -138,7 +138,8 @@ def _run_one(number: int, step: Step, fn: Function) -> PassRecord:
     except Exception as error:
         raise InternalError(
             f"pass {one.name} failed: {type(error).__name__}: {error}",
-            hint=f"TINYFLOW_DISABLE={one.name} leaves it out; TINYFLOW_DUMP=<folder> shows its input",
+            hint=f"TINYFLOW_DISABLE={one.name} leaves it out; "
+            "TINYFLOW_DUMP=<folder> shows its input",
         ) from error
     time_us = (time.perf_counter() - start) * 1e6
     return PassRecord(

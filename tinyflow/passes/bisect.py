@@ -2,7 +2,7 @@
 
 Main function: ``bisect(fn, is_good)``. May import core, ir.graph and passes.
 
-A step that gives wrong numbers: make the function with ``functionalize`` and ``specialize``, and ask ::
+A step gives wrong numbers: make its function with ``functionalize`` and ``specialize``, and ask ::
 
     bisect(fn, lambda f: np.allclose(interp.run(f, arrays), expected))
 """

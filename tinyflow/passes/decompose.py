@@ -20,7 +20,7 @@ def is_decomposed(op: Op) -> bool:
 
     ``Mean`` inherits ``compute`` from the reductions and overrides it by its ``decompose``.
     """
-    return _is_decomposed(type(op))
+    return _is_decomposed(type(op))  # type: ignore[arg-type]
 
 
 @cache
@@ -93,6 +93,9 @@ def expand(node: Node, inputs: tuple[Value, ...], builder: Builder) -> Sequence[
             )
         if new not in known and new.node.name is None:
             new.node.name = node.name
+    if node.device:
+        for part in _parts(results, known):
+            part.device = node.device
     return results
 
 

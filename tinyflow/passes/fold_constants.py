@@ -1,4 +1,7 @@
-"""Computes what does not depend on any input. May import core, ir.graph, ops, rewrite, passes.base."""
+"""Computes what does not depend on any input.
+
+May import core, ir.graph, ops, rewrite, passes.base.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ LIMIT_BYTES = 64 * 1024
 def fold_constants(fn: Function) -> Function:
     """A Constant for every node whose inputs are constants, up to 64 KiB, by its reference.
 
-    Before: %0 = Constant {2.0}; %1 = Constant {3.0}; %2 = Mul(%0, %1)      After: %2 = Constant {6.0}
+    Before: %0 = Constant {2.0}; %1 = Constant {3.0}; %2 = Mul(%0, %1)
+    After:  %2 = Constant {6.0}
     A result of one repeated number becomes a scalar Constant and a BroadcastTo.
     A node whose reference fails stays: the error belongs to the run that needs the value.
     """
@@ -40,7 +44,8 @@ def fold_constants(fn: Function) -> Function:
             # A stretched number stays one: element-wise kernels read it without memory traffic.
             array = arrays[inputs[0]]
             if array.ndim == 0:
-                arrays[node.outputs[0]] = np.broadcast_to(array, node.types[0].shape)  # type: ignore[arg-type]
+                shape: Any = node.types[0].shape
+                arrays[node.outputs[0]] = np.broadcast_to(array, shape)
                 return None
         if (
             not inputs
@@ -80,9 +85,12 @@ def _folded(
 
 
 def constant_like(array: Any, node: Node, builder: Builder) -> Value:
-    """A Constant with the name and places of ``node``; one number repeated is a broadcast scalar."""
+    """A Constant with the name and places of ``node``; one number repeated stays a scalar."""
     number = uniform_array(array) if array.size > 1 else None
     with building(builder), builder.on_behalf_of(node.source, node.origin):
         if number is None:
-            return constant(array, name=node.name)  # type: ignore[no-any-return]
-        return emit(BroadcastTo(array.shape), constant(np.asarray(number)), name=node.name)  # type: ignore[no-any-return]
+            folded: Value = constant(array, name=node.name)
+        else:
+            scalar = constant(np.asarray(number))
+            folded = emit(BroadcastTo(array.shape), scalar, name=node.name)
+    return folded

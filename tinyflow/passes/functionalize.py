@@ -50,7 +50,11 @@ def functionalize(
     hosts = _HostOrder()
     with building(Builder()) as builder:
         for node in order:
-            inputs = tuple([values.get(v, v) for v in node.inputs])
+            inputs = node.inputs
+            for value in inputs:
+                if value in values:
+                    inputs = tuple([values.get(v, v) for v in inputs])
+                    break
             state.enter(node)
             hook: Hook | None = getattr(node.op, "functionalize", None)
             if hook is not None:
@@ -58,9 +62,10 @@ def functionalize(
                     results: Sequence[Value] = result_values(hook(state, *inputs))
             else:
                 results = _pure(node, inputs, hosts).outputs
-            for old, new in zip(node.outputs, results, strict=False):
-                if old is not new:
-                    values.setdefault(old, new)  # a fed value stays fed
+            if results is not node.outputs:
+                for old, new in zip(node.outputs, results, strict=False):
+                    if old is not new:
+                        values.setdefault(old, new)  # a fed value stays fed
             hosts.leave(node, is_host_call=hook is None and node.op.effect is Effect.HOST)
     outputs = [values.get(v, v) for v in fetches]
     updates = {}
@@ -103,10 +108,10 @@ def _needed(
             stack.append((node, True))
             for control in reversed(node.control_inputs):
                 if control not in done and not _all_fed(control, fed):
-                    stack.append((control, False))
+                    stack.append((control, False))  # noqa: PERF401
             for value in reversed(node.inputs):
                 if value.node not in done and value not in fed:
-                    stack.append((value.node, False))
+                    stack.append((value.node, False))  # noqa: PERF401
     # A node can only be made after what it reads, so sorting by creation keeps the order legal;
     # control edges added later are the exception, and they keep the depth-first order.
     numbers = [getattr(node, "number", None) for node in order]
@@ -234,7 +239,6 @@ def _pure(node: Node, inputs: tuple[Value, ...], hosts: _HostOrder) -> Node:
         node = node.replaced(inputs=inputs, control_inputs=controls)
         hosts.nodes.append(node)
         return node
-    for old, new in zip(node.inputs, inputs, strict=True):
-        if old is not new:
-            return node.replaced(inputs=inputs, control_inputs=())
-    return node.replaced(control_inputs=()) if node.control_inputs else node
+    if inputs is not node.inputs or node.control_inputs:
+        return node.replaced(inputs=inputs, control_inputs=())
+    return node

@@ -1,7 +1,7 @@
 """Drops inputs that nothing reads any more. May import core, ir.graph and passes.base.
 
-Nodes that no output needs vanish by themselves: a function's nodes are those its outputs reach. What
-stays is what the caller binds: feeds and arguments keep their positions, needed or not.
+Nodes that no output needs vanish by themselves: a function's nodes are those its outputs reach.
+What stays is what the caller binds: feeds and arguments keep their positions, needed or not.
 """
 
 from __future__ import annotations

@@ -22,10 +22,12 @@ def rule_pass(name: str, rule_set: RuleSet, doc: str) -> GraphPass:
     )
 
 
-#: with the layout rules, because broadcasts and reshapes stand between the ops of the patterns; without
-#: the algebraic ones, which would bring gradients into forms that the patterns do not know
+#: with the layout rules, because broadcasts and reshapes stand between the ops of the patterns;
+#: without the algebraic ones, which would bring gradients into forms that the patterns do not know
 STABILIZE = RuleSet("stabilize", [*layout.RULES, *stability.RULES])
 SIMPLIFY = RuleSet("simplify", [*layout.RULES, *algebraic.RULES, *domain.RULES])
 
-stabilize = rule_pass("stabilize", STABILIZE, "Forms that keep their value where the naive one overflows.")
+stabilize = rule_pass(
+    "stabilize", STABILIZE, "Forms that keep their value where the naive one overflows."
+)
 simplify = rule_pass("simplify", SIMPLIFY, "Algebraic identities, redundant casts and movements.")

@@ -193,11 +193,12 @@ class _Specializer:
             return op.resolve(operand), inputs[:-1]
         hook = getattr(op, "specialize", None)
         if hook is not None:
-            found = hook(
+            found: Any = hook(
                 [v.type for v in inputs], [self.constants.get(v) for v in inputs]
             )
             if found is not None:
-                return found, inputs if argument_names(type(found)) else ()
+                reads = argument_names(type(found))
+                return found, inputs if reads else ()
         return op, inputs
 
     def constant_of(self, value: Value) -> np.ndarray[Any, Any] | None:

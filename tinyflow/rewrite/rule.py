@@ -147,7 +147,7 @@ class TableRule(Rule):
     def patterns(self) -> list[Apply]:
         return list(variants(self.left))
 
-    def rewrite(self, m: Match) -> Any:  # type: ignore[override]
+    def rewrite(self, m: Match) -> Any:
         return instantiate(self.right, m.bindings)
 
 

@@ -5,6 +5,7 @@ Main type: ``VariableStore``. May import core, runtime.arena. Not thread-safe: i
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,16 @@ class VariableStore:
         self._initialized.add(ref)
 
     def counter(self, key: Any) -> np.ndarray[Any, Any]:
-        """uint64[1]: how often the random node ``key`` has run in this session."""
+        """uint64[1]: how often the random node ``key`` has run in this session.
+
+        A node without a seed starts anywhere, so that every session draws numbers of its own.
+        """
         found = self._counters.get(key)
         if found is None:
-            found = self._counters[key] = np.zeros(1, np.uint64)
+            op = getattr(key, "op", None)
+            unseeded = getattr(op, "seed", None) == 0 == getattr(op, "seed2", None)
+            start = int.from_bytes(os.urandom(7), "little") if unseeded else 0
+            found = self._counters[key] = np.array([start], np.uint64)
         return found
 
     def clear(self) -> None:

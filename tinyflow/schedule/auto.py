@@ -10,8 +10,10 @@ by the fused multiply-add units (contraction.py).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop.nodes import (
     PARALLEL,
     SERIAL,
@@ -627,8 +629,16 @@ def _stride(value: Expr, var: Expr) -> int | None:
 # ---- ops that write their own loops --------------------------------------------------------------
 def _lower_loops(x: GroupExpressions) -> LoweredKernel:
     node = x.group.items[0].value.node
-    inputs = tuple(x.buffer(v) for v in node.inputs)
-    outputs = tuple(x.buffer(v) for v in node.outputs)
+
+    def shaped(value: Value) -> Buffer:
+        """The parameter with one dimension per axis: such ops index by axis."""
+        found, shape = x.buffer(value), value.type.shape or ()
+        if found.shape != shape:
+            found = x.buffers[value] = replace(found, shape=shape)
+        return found
+
+    inputs = tuple(shaped(v) for v in node.inputs)
+    outputs = tuple(shaped(v) for v in node.outputs)
     body = node.op.lower_loops(inputs, outputs)  # type: ignore[attr-defined]
     return x.kernel(body, ["loops written by the op"], 0)
 

@@ -74,7 +74,7 @@ def run_demo(images: Images, steps: int = STEPS) -> float:
     )
     for line in wrapped(images.remark, "            ", "            ") if images.remark else ():
         print(line)
-    print("  program   tinyflow/examples/softmax_regression.py, written with `import tinyflow as tf`")
+    print("  program   tinyflow/examples/softmax_regression.py: `import tinyflow as tf`")
     graph = tf.Graph()
     with graph.as_default(), Recording() as recording:
         start = time.perf_counter()
@@ -88,8 +88,8 @@ def run_demo(images: Images, steps: int = STEPS) -> float:
         step = recording.choose(None, {"train_step": model.train_step})
     median = statistics.median(times[1:]) if len(times) > 1 else times[0]
     print(
-        f"  graph     {len(graph.get_operations())} operations, built in {layout.duration(built_s)};"
-        f" first step, with compilation, {layout.duration(times[0])}"
+        f"  graph     {len(graph.get_operations())} operations, built in "
+        f"{layout.duration(built_s)}; first step, with compilation, {layout.duration(times[0])}"
     )
     print(
         f"  training  {layout.plural(steps, 'step')} of {BATCH} images in "

@@ -38,11 +38,12 @@ def versions(report: Report) -> list[str]:
 
     import tinyflow
 
+    llvm = ".".join(map(str, binding.llvm_version_info))
     rows = [
         ("tinyflow", tinyflow.__version__),
         ("python", f"{platform.python_version()} ({platform.python_implementation()})"),
         ("numpy", numpy.__version__),
-        ("llvmlite", f"{llvmlite.__version__}, LLVM {'.'.join(map(str, binding.llvm_version_info))}"),
+        ("llvmlite", f"{llvmlite.__version__}, LLVM {llvm}"),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
     ]
     return _section("versions", rows)
@@ -96,7 +97,8 @@ def cache(report: Report) -> list[str]:
 
     kernels = default_cache()
     directory = kernels.directory
-    origin = "TINYFLOW_CACHE" if os.environ.get("TINYFLOW_CACHE") else "default; TINYFLOW_CACHE moves it"
+    chosen = os.environ.get("TINYFLOW_CACHE")
+    origin = "TINYFLOW_CACHE" if chosen else "default; TINYFLOW_CACHE moves it"
     if directory is None:
         reason = report.problem("not usable, kernels are compiled anew in every process")
         return _section("kernel cache", [("directory", str(default_directory())), ("", reason)])
@@ -107,7 +109,8 @@ def cache(report: Report) -> list[str]:
         ("writable", "yes"),
         ("on disk", f"{plural(len(sizes), 'kernel')}, {layout.size(sum(sizes))} of at most "
                     f"{layout.size(kernels.limit_bytes)}"),
-        ("this process", f"{stats.hits} found ({stats.disk_hits} on disk), {stats.misses} compiled"),
+        ("this process", f"{stats.hits} found, {stats.disk_hits} of them on disk, and "
+                         f"{stats.misses} compiled"),
     ]  # fmt: skip
     return _section("kernel cache", rows)
 
@@ -135,16 +138,14 @@ def peaks(report: Report) -> list[str]:
         row(f"copy, {layout.size(MEMORY_BYTES)}", found.copy_gbs, "GB/s"),
         row(f"triad, {layout.size(MEMORY_BYTES)}", memory, "GB/s"),
     ]
-    by_size = {at: {} for at, _ in found.triad_gbs[counts[-1]]}  # type: dict[int, dict[int, float]]
-    for n in counts:
-        for at, rate in found.triad_gbs[n]:
-            if at in by_size:
-                by_size[at][n] = rate
-    for at in list(by_size)[:-1:3]:  # every third: the shape is what matters
-        rows.append(row(f"triad, {layout.size(at)}", by_size[at], "GB/s"))
+    curves = {n: dict(found.triad_gbs[n]) for n in counts}
+    rows += [
+        row(f"triad, {layout.size(at)}", {n: curves[n][at] for n in counts}, "GB/s")
+        for at in list(curves[counts[-1]])[:-1:3]  # every third: the shape is what matters
+    ]
     lines = heading("measured peaks", "by kernels generated here")
     lines += table(rows, "l" + "r" * len(counts) + "l", header)
-    return [*lines, "  Stored per machine beside the kernels; --measure measures again and keeps the best."]
+    return [*lines, "  Stored beside the kernels; --measure measures again and keeps the best."]
 
 
 def self_test(report: Report) -> list[str]:
@@ -155,10 +156,10 @@ def self_test(report: Report) -> list[str]:
     except (RuntimeError, OSError) as error:
         last = str(error).splitlines()[-1]
         return _section("self-test", [("result", report.problem(last))])
-    error = max(cold["error"], warm["error"])
-    verdict = f"agrees with NumPy (largest difference {error:.1e})"
-    if not error <= TOLERANCE:
-        verdict = report.problem(f"differs from NumPy by {error:.1e}")
+    largest = max(cold["error"], warm["error"])
+    verdict = f"agrees with NumPy (largest difference {largest:.1e})"
+    if not largest <= TOLERANCE:
+        verdict = report.problem(f"differs from NumPy by {largest:.1e}")
     rows = [
         ("softmax(x w + b)", verdict),
         ("first run, cold", layout.duration(cold["first_run_s"]) + " with compilation"),
@@ -177,8 +178,10 @@ def datasets(report: Report) -> list[str]:
     if not missing:
         mnist = f"found in {_home(Path(str(paths[0])).parent)}"
     else:
-        mnist = (f"not here ({plural(len(missing), 'file')} missing); fetched when first used, or set "
-                 "TINYFLOW_DATA to a folder with it")  # fmt: skip
+        mnist = (
+            f"not here ({plural(len(missing), 'file')} missing); fetched when first used, or set "
+            "TINYFLOW_DATA to a folder with it"
+        )
     rows = [
         ("mnist", mnist),
         ("digits", "in the package"),
@@ -202,7 +205,7 @@ def extras(report: Report) -> list[str]:
     if not groups:
         return _section("extras", [("none", "the package names none")])
     rows = [(name, ", ".join(found)) for name, found in groups.items()]
-    return [*_section("extras", rows), '  A "-" is not installed; TinyFlow runs without any of them.']
+    return [*_section("extras", rows), '  "-": not installed; TinyFlow runs without any of them.']
 
 
 def _optional_requirements() -> list[tuple[str, str]]:
@@ -223,7 +226,9 @@ def _optional_requirements() -> list[tuple[str, str]]:
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         return []
     return [
-        (extra, re.split(r"[^\w.-]", line)[0]) for extra, lines in by_extra.items() for line in lines
+        (extra, re.split(r"[^\w.-]", line)[0])
+        for extra, lines in by_extra.items()
+        for line in lines
     ]
 
 

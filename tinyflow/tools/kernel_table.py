@@ -107,7 +107,8 @@ def kernel_table(times: StepTimes, peaks: Peaks, file: str) -> list[str]:
             f"{traffic / whole / 1e9:.1f}" if whole else "-", "",
         )
     )  # fmt: skip
-    header = ("kernel", os.path.basename(file) or "line", "calls", "us", "GFLOP/s", "GB/s", "of peak")
+    where = os.path.basename(file) or "line"
+    header = ("kernel", where, "calls", "us", "GFLOP/s", "GB/s", "of peak")
     lines = table(rows, "llrrrrr", header, flexible=(0, 1))
     lines.insert(-1, lines[1])
     return lines
@@ -118,8 +119,8 @@ def call_summary(times: StepTimes) -> str:
     per_step = "one per step" if times.segments == 1 else f"{times.segments} per step"
     hosts = f" and {plural(times.host_calls, 'call')} into Python" if times.host_calls else ""
     return (
-        f"{plural(times.runs, 'run')} made {plural(times.native_calls, 'native call')} ({per_step}) "
-        f"of {plural(len(times.kernels), 'kernel')}{hosts}."
+        f"{plural(times.runs, 'run')} made {plural(times.native_calls, 'native call')} "
+        f"({per_step}) of {plural(len(times.kernels), 'kernel')}{hosts}."
     )
 
 

@@ -60,10 +60,11 @@ def table(
         if widest is None or widths[widest] <= 12:
             break
         widths[widest] -= 1
-    lines = []
-    for row in everything:
-        for part in _continued(row, widths) if wrap else [list(map(shortened, row, widths))]:
-            lines.append(indent + "  ".join(map(_aligned, part, widths, align)))
+    if wrap:
+        everything = [part for row in everything for part in _continued(row, widths)]
+    else:
+        everything = [list(map(shortened, row, widths)) for row in everything]
+    lines = [indent + "  ".join(map(_aligned, row, widths, align)) for row in everything]
     if header:
         lines.insert(1, indent + "  ".join("-" * w for w in widths))
     return [line.rstrip() for line in lines]
@@ -75,7 +76,7 @@ def _aligned(cell: str, width: int, how: str) -> str:
 
 def _continued(row: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
     """The row as several, where a cell is longer than its column."""
-    parts = [textwrap.wrap(cell, max(1, width)) or [""] for cell, width in zip(row, widths, strict=True)]
+    parts = [textwrap.wrap(c, max(1, w)) or [""] for c, w in zip(row, widths, strict=True)]
     height = max(map(len, parts))
     return [[part[n] if n < len(part) else "" for part in parts] for n in range(height)]
 

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinyflow.core.source import UNKNOWN, Source
 from tinyflow.ir.graph.literals import Literals
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
@@ -50,7 +52,7 @@ def constant_text(node: Node) -> str:
     array = node.op.reference()
     if array.size > _CONSTANT_ELEMENTS:
         return "Constant"
-    return "Constant " + " ".join(str(array.tolist()).split())
+    return "Constant " + np.array2string(array, separator=", ").replace("\n", "")
 
 
 def attributes_text(node: Node) -> str:
@@ -143,7 +145,10 @@ def by_line(fn: Function, nodes: Sequence[Node], numbers: Numbers) -> list[str]:
 
 
 def _own_name(node: Node) -> str:
-    return "" if isinstance(node.op, Input) else node.name or ""
+    if isinstance(node.op, Input):
+        return ""
+    name = node.name or ""
+    return name.removeprefix("gradients/") if is_gradient(node) else name
 
 
 def listing(fn: Function, numbers: Numbers, before: Function | None = None) -> list[str]:

@@ -25,8 +25,18 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core.dtype import float32
-from tinyflow.ir.loop.nodes import PARALLEL, SERIAL, UNROLL, VECTORIZE, Alloc, Body, Buffer, For
-from tinyflow.ir.loop.nodes import Kernel, Store
+from tinyflow.ir.loop.nodes import (
+    PARALLEL,
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    For,
+    Kernel,
+    Store,
+)
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 
@@ -144,7 +154,8 @@ def measure() -> Peaks:
         points = []
         size_bytes = _SMALLEST_BYTES * count
         while size_bytes <= MEMORY_BYTES:
-            points.append((size_bytes, _stream_rate(triad, arrays, size_bytes, count, target.lanes)))
+            rate = _stream_rate(triad, arrays, size_bytes, count, target.lanes)
+            points.append((size_bytes, rate))
             size_bytes *= 2
         curve[count] = tuple(points)
     copies = {

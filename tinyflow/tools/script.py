@@ -21,7 +21,7 @@ _ALIAS, _OURS = "tensorflow", "tinyflow"
 
 
 class _Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """``import tensorflow.a.b`` imports ``tinyflow.a.b`` under both names."""
+    """``import tensorflow.a.b`` imports ``tinyflow.a.b`` and makes it known under both names."""
 
     def __init__(self) -> None:
         self.specs: dict[str, Any] = {}
@@ -115,4 +115,7 @@ def _print_error(error: BaseException, path: str) -> None:
     while frames is not None and frames.tb_frame.f_code.co_filename != path:
         frames = frames.tb_next
     sys.stdout.flush()
-    traceback.print_exception(type(error), error, frames)
+    report = traceback.TracebackException(type(error), error, frames)
+    own = [frame for frame in report.stack if frame.filename != __file__]
+    report.stack = traceback.StackSummary.from_list(own)
+    print("".join(report.format()), end="", file=sys.stderr)

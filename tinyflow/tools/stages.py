@@ -78,6 +78,7 @@ def show_graph(view: View) -> list[str]:
     """The graph as written, under the user's lines."""
     fn = view.step.written
     nodes = [n for n in fn.nodes if not is_gradient(n)]
+    nodes.sort(key=lambda n: (n.source.file, n.source.line))
     lines = heading("graph as written", plural(len(nodes), "node"))
     numbers = Numbers(fn)
     return lines + by_line(fn, nodes, numbers) + outputs(fn, numbers)
@@ -113,6 +114,10 @@ def show_passes(view: View) -> list[str]:
     lines = heading("passes", layout.duration(sum(r.time_us for r in step.records) * 1e-6))
     lines += table(rows, "rlrll", ("", "pass", "time", "nodes", "why it stands here"),
                    flexible=(4,), wrap=True)  # fmt: skip
+    lines.append('  Below, "+" marks what is new after a pass, "g" what computes a gradient.')
+    change = _change(len(written.nodes), len(specialized.nodes))
+    lines += ["", f"  -- after specialize: {change} nodes"]
+    lines += listing(specialized, Numbers(specialized))
     before = specialized
     for record in step.records:
         if record.changed or (record.trace is not None and record.trace.events):
@@ -130,8 +135,8 @@ def _show_pass(view: View, record: Any, before: Any) -> list[str]:
     lines = ["", f"  -- after {record.number:03d} {record.name}: "
              + (nodes if record.changed else "unchanged")]  # fmt: skip
     if record.trace is not None:
-        for title, events in (("applied", record.trace.rewrites), ("refused", record.trace.refusals)):
-            lines += _events(view, title, events)
+        lines += _events(view, "applied", record.trace.rewrites)
+        lines += _events(view, "refused", record.trace.refusals)
     if record.changed:
         lines += listing(record.fn, Numbers(record.fn), before)
     return lines
@@ -167,14 +172,19 @@ def show_groups(view: View) -> list[str]:
     lines += listing(plan.fn, view.numbers)
     for n, group in enumerate(grouping.groups):
         names = [a.kernel.name for a in plan.kernels if a.group is group]
-        made = " + ".join(names) or {"view": "no kernel: the same bytes under another shape",
-                                     "host": "a call into Python"}.get(group.kind, "no kernel")  # fmt: skip
+        made = " + ".join(names) or _WITHOUT_KERNEL.get(group.kind, "no kernel")
         domain = " x ".join(map(str, group.outer)) or "one element"
         if group.inner:
             domain += " rows of " + " x ".join(map(str, group.inner))
         lines += ["", f"  group {n}: {group.kind}, {domain}  ->  {made}"]
         lines += _members(view, group)
     return lines + _refusals(view)
+
+
+_WITHOUT_KERNEL = {
+    "view": "no kernel: the same bytes under another shape",
+    "host": "a call into Python",
+}
 
 
 def _members(view: View, group: Any) -> list[str]:
@@ -189,17 +199,18 @@ def _members(view: View, group: Any) -> list[str]:
             how = ""
         else:
             how = {"full": "per element", "row": "per row"}.get(group.position(item), "")
-        kept = "in memory" if value in stored else "in registers"
-        rows.append((number.expression(value.node), str(value.type), how,
-                     kept if group.kind != "view" else "", place(value.node.source, view.file)))  # fmt: skip
+        kept = "-> memory" if value in stored and group.kind != "view" else ""
+        rows.append((number.expression(value.node), str(value.type), how, kept,
+                     place(value.node.source, view.file)))  # fmt: skip
     return table(rows, "llllr", indent="    ", flexible=(0, 1))
 
 
 def _refusals(view: View) -> list[str]:
-    """Pairs of nodes that stay in different kernels. Pairs that found together later are left out."""
+    """Pairs of nodes that stay in different kernels, and why."""
     items = view.plan.grouping.items
     found: dict[tuple[Value, Value], str] = {}
     for producer, consumer, reason in view.plan.grouping.refused:
+        # The others were refused one way and found together another way.
         if items[producer].group is not items[consumer].group:
             found[producer, consumer] = reason
     if not found:
@@ -238,13 +249,15 @@ def show_memory(view: View) -> list[str]:
     lines += table(rows, "llrllrr", header, flexible=(1, 3, 4))
     arena = [v for v, p in memory.places.items() if p.kind == "arena"]
     alone = sum(v.type.size_bytes if isinstance(v, Value) else v.size_bytes for v in arena)
-    if arena:
-        lines += wrapped(f"The arena holds {plural(len(arena), 'value')} of together "
-                         f"{layout.size(alone)} in {layout.size(memory.arena_bytes)}.", "  ", "  ")  # fmt: skip
+    if len(arena) > 1:
+        lines.append(f"  The arena holds {plural(len(arena), 'value')} of together "
+                     f"{layout.size(alone)} in {layout.size(memory.arena_bytes)}.")  # fmt: skip
     for old, new in memory.reused:
         lines.append(f"  in place: {_described(view, new)} is written over {_described(view, old)}")
     for copy in memory.copies:
-        lines.append(f"  copied at the end: {_described(view, copy.source)} "
+        kind = getattr(copy.target, "kind", "scratch")
+        target = "fetched array" if kind == "fetch" else kind
+        lines.append(f"  copied at the end: {_described(view, copy.source)} to the {target} "
                      f"({layout.size(copy.size_bytes)})")  # fmt: skip
     numbered = [f"{n} = {getattr(getattr(a, 'kernel', None), 'name', _host_name(a))}"
                 for n, a in enumerate(plan.actions)]  # fmt: skip
@@ -275,11 +288,14 @@ def _described(view: View, value: Any) -> str:
 
 
 def _lifetimes(plan: Any) -> tuple[dict[Any, int], dict[Any, int]]:
-    """value -> number of the kernel that writes it, and of the last that reads it."""
+    """value -> number of the kernel or host call that writes it, and of the last that reads it."""
     written: dict[Any, int] = {}
     read: dict[Any, int] = {}
     for n, action in enumerate(plan.actions):
-        kernel = getattr(action, "kernel", None)
+        node, kernel = getattr(action, "node", None), getattr(action, "kernel", None)
+        if node is not None:
+            written.update(dict.fromkeys(node.outputs, n))
+            read.update(dict.fromkeys(node.inputs, n))
         if kernel is None:
             continue
         for buffer, value in zip(kernel.buffers, action.arguments, strict=True):

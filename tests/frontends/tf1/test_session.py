@@ -276,3 +276,37 @@ def test_repeated_runs_keep_nothing():
     gc.collect()
     assert len(gc.get_objects()) - before < 50
     assert len(sess._plans) == 1
+
+
+def test_partial_runs():
+    a, b, c = (tf.placeholder(tf.float32, []) for _ in range(3))
+    r1 = a + b
+    r2 = r1 * c
+    sess = tf.Session()
+    handle = sess.partial_run_setup([r1, r2], [a, b, c])
+    first = sess.partial_run(handle, r1, feed_dict={a: 1.0, b: 2.0})
+    assert first == 3.0
+    assert sess.partial_run(handle, r2, feed_dict={c: first * 10}) == 90.0
+    assert sess.run(r2, {a: 1.0, b: 2.0, c: 30.0}) == 90.0
+    with pytest.raises(ValueError, match="has already been fed"):
+        sess.partial_run(handle, r2, feed_dict={a: 1.0})
+    with pytest.raises(ValueError, match="not specified in partial_run_setup"):
+        sess.partial_run(handle, r1 + 1.0)
+
+
+def test_a_stateful_operation_runs_once_in_all_parts():
+    calls = []
+    v = tf.Variable(0.0)
+    x, y = tf.placeholder(tf.float32, []), tf.placeholder(tf.float32, [])
+    count = v.assign_add(1.0)
+    noise = tf.random_uniform([4])
+    host = tf.py_func(lambda a: (calls.append(1), a)[1], [x], tf.float32)
+    first = (host + count) * noise
+    second = (host + count) * noise * y
+    sess = tf.Session()
+    sess.run(v.initializer)
+    handle = sess.partial_run_setup([first, second, count.op], [x, y])
+    one = sess.partial_run(handle, first, {x: 1.0})
+    two = sess.partial_run(handle, [second, count.op], {y: 3.0})[0]
+    np.testing.assert_allclose(two, one * 3.0, rtol=1e-6)
+    assert calls == [1] and sess.run(v) == 1.0

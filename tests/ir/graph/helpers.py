@@ -14,7 +14,7 @@ def function(body: Any, *types: Any, name: str = "main") -> Function:
     builder = Builder()
     with building(builder):
         inputs = [
-            builder.emit(Input(t if isinstance(t, TensorType) else TensorType(*t)), (), name=f"x{i}")
+            builder.emit(Input(t if isinstance(t, TensorType) else TensorType(*t)), (), f"x{i}")
             for i, t in enumerate(types)
         ]
         return Function(name, inputs, result_values(body(*inputs)))

@@ -105,7 +105,8 @@ def test_symbolic_dimensions_survive() -> None:
 
 def test_canonical_ignores_names_places_and_keys_but_not_constants() -> None:
     def body(bias: float, name: str) -> Function:
-        return function(lambda x: add(x, constant(np.full(40, bias)), name=name), ("float64", (40,)))
+        array = np.full(40, bias)
+        return function(lambda x: add(x, constant(array), name=name), ("float64", (40,)))
 
     assert text.canonical(body(1.0, "a")) == text.canonical(body(1.0, "b"))
     assert text.digest(body(1.0, "a")) != text.digest(body(2.0, "a"))

@@ -213,6 +213,9 @@ def test_fold_is_the_halving_tree():
     lanes = np.array([1e8, 1, -1e8, 1], np.float32)
     got = evaluate(s.fold("sum", Buffer("P", float32, (4,))), load=lambda b, i: lanes[i])
     assert got == np.float32(2)  # (1e8 - 1e8) + (1 + 1); a running sum gives 1
+    zeros = np.array([0.0, -0.0], np.float32)
+    got = evaluate(s.fold("min", Buffer("P", float32, (2,))), load=lambda b, i: zeros[i])
+    assert np.signbit(got)
 
 
 def test_checked_reports_the_first_failure():

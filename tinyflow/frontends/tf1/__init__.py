@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyflow.frontends.tf1.namespace import install_import_hook, lookup, names_in
+from tinyflow.frontends.tf1.namespace import hide_frames, install_import_hook, names_in, resolve
 
 install_import_hook()
 
 
 def __getattr__(name: str) -> Any:
-    return lookup(name)
+    try:
+        return resolve(name)
+    except AttributeError as error:
+        hide_frames(error)
+        raise
 
 
 def __dir__() -> list[str]:

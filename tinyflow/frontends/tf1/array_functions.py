@@ -203,6 +203,7 @@ def squeeze(input: Any, axis: Any = None, name: str | None = None, squeeze_dims:
 
 @scoped("BroadcastTo")
 def broadcast_to(input: Any, shape: Any, name: str | None = None) -> Any:
+    """``input`` stretched to ``shape`` by the rules of broadcasting."""
     return movement.broadcast_to(tensor(input, "input"), extents(shape), name)
 
 

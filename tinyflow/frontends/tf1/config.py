@@ -41,6 +41,8 @@ class OptimizerOptions(_Settings):
 
 
 class GraphOptions(_Settings):
+    """Accepted."""
+
     nested = ("optimizer_options", "rewrite_options")
 
 
@@ -51,8 +53,12 @@ class ConfigProto(_Settings):
 
 
 class RunOptions(_Settings):
+    """Accepted by ``Session.run``."""
+
     NO_TRACE, SOFTWARE_TRACE, HARDWARE_TRACE, FULL_TRACE = 0, 1, 2, 3
 
 
 class RunMetadata(_Settings):
+    """Accepted by ``Session.run``."""
+
     nested = ("step_stats",)

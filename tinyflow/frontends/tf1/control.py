@@ -87,10 +87,12 @@ def control_dependencies(control_inputs: Any) -> Any:
 
 
 def device(device_name_or_function: Any) -> Any:
+    """``with tf.device("/cpu:0"):`` operations made inside carry the device."""
     return get_default_graph().device(device_name_or_function)
 
 
 def colocate_with(op: Any, ignore_existing: bool = False) -> Any:
+    """Accepted; a graph is placed as a whole."""
     return get_default_graph().colocate_with(op, ignore_existing)
 
 

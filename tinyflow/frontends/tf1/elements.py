@@ -225,7 +225,7 @@ def _trim_operators() -> None:
 
     methods = [f"__{m}__" for m in (*operators.COMPARE, *operators.UNARY, *operators.BINARY)]
     methods += [f"__r{m}__" for m in operators.BINARY]
-    methods += [f"__{m}__" for m in ("getitem", "bool", "float", "int", "iter", "len")]
+    methods += [f"__{m}__" for m in ("getitem", "array", "bool", "float", "int", "iter", "len")]
     for name in methods:
         setattr(Tensor, name, boundary(getattr(Tensor, name)))
 

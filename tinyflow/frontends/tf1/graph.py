@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import re
+import reprlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tinyflow.core.error import GraphError, InvalidArgumentError, NameNotFoundError
+from tinyflow.core.error import (
+    GraphError,
+    InvalidArgumentError,
+    NameNotFoundError,
+    TinyFlowError,
+)
 from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.devices import merge_devices, normal_device
@@ -95,6 +101,8 @@ class Graph(Builder):
                 outer, self._scope = self._scope, full
                 try:
                     arguments = self.convert(op, arguments, name)
+                except TinyFlowError as error:
+                    raise self._about_literal(error, op, arguments) from None
                 finally:
                     self._scope = outer
                 break
@@ -103,6 +111,18 @@ class Graph(Builder):
         node = self._append(op, arguments, self.infer(op, arguments), full)
         outputs = node.outputs
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _about_literal(
+        self, error: TinyFlowError, op: Op, arguments: tuple[Any, ...]
+    ) -> TinyFlowError:
+        """An error about a literal, completed with its operation and the operands beside it."""
+        if not error.received:
+            error.what = f"{op.type_name}: {error.what}"
+            error.args = (error.what,)
+            for i, a in enumerate(arguments):
+                shown = a.type if hasattr(a, "type") else reprlib.repr(a)
+                error.received[builders.argument_name(op, i, len(arguments))] = shown
+        return error.located("created at", self.place())
 
     def make_node(
         self, op: Op, values: tuple[Value, ...], types: tuple[TensorType, ...], name: str | None

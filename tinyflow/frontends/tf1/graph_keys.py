@@ -57,6 +57,7 @@ def add_to_collection(name: str, value: Any) -> None:
 
 
 def add_to_collections(names: Any, value: Any) -> None:
+    """Adds ``value`` to several collections of the default graph."""
     get_default_graph().add_to_collections(names, value)
 
 

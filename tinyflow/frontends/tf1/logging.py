@@ -9,6 +9,11 @@ import logging as _logging
 import sys
 from typing import Any
 
+__all__ = [
+    "DEBUG", "ERROR", "FATAL", "INFO", "WARN", "debug", "error", "fatal", "get_verbosity", "info",
+    "log", "set_verbosity", "warn", "warning",
+]  # fmt: skip
+
 DEBUG, INFO, WARN, ERROR, FATAL = (
     _logging.DEBUG, _logging.INFO, _logging.WARNING, _logging.ERROR, _logging.CRITICAL,
 )  # fmt: skip

@@ -107,6 +107,7 @@ def add_n(inputs: Any, name: str | None = None) -> Any:
 def accumulate_n(
     inputs: Any, shape: Any = None, tensor_dtype: Any = None, name: str | None = None
 ) -> Any:
+    """The sum of a list of tensors, as ``add_n``."""
     return elementwise.add_n(tensors(inputs, "inputs"), name=name)
 
 
@@ -148,7 +149,9 @@ def matmul(
 
 
 def _beside(literal: Any, other: Any, name: str) -> Any:
-    """A literal as a tensor of the dtype of its partner."""
+    """A literal as a tensor of the dtype of its partner; tensors stay."""
+    if isinstance(literal, Value):
+        return literal
     from tinyflow.frontends.tf1.convert import convert_to_tensor
 
     typed = isinstance(other, Value) or hasattr(other, "as_value")

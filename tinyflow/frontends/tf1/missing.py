@@ -58,7 +58,7 @@ def _suggestion(space: str, name: str) -> str | None:
     match = closest(name, names_in(space))
     if match is not None:
         return f"did you mean tf.{space + '.' if space else ''}{match}?"
-    elsewhere = sorted(p for p in TARGETS if p.rpartition(".")[2] == name)
+    elsewhere = [p for p in TARGETS if p.rpartition(".")[2] == name]
     return f"did you mean tf.{elsewhere[0]}?" if elsewhere else None
 
 

@@ -36,7 +36,11 @@ class Namespace(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        found = self.__dict__[name] = lookup(f"{self._path}.{name}")
+        try:
+            found = self.__dict__[name] = resolve(f"{self._path}.{name}")
+        except AttributeError as error:
+            hide_frames(error)
+            raise
         return found
 
     def __dir__(self) -> list[str]:
@@ -61,15 +65,11 @@ def _plain(path: str) -> str:
     return path
 
 
-def lookup(path: str) -> Any:
-    """``resolve`` for users: the error for an unknown name ends at the user's line."""
-    try:
-        return resolve(path)
-    except AttributeError as error:
-        from tinyflow.core.frames import trim
+def hide_frames(error: AttributeError) -> None:
+    """The traceback of an unknown name ends at the user's line."""
+    from tinyflow.core.frames import trim
 
-        trim(error)
-        raise
+    trim(error)
 
 
 def resolve(path: str) -> Any:
@@ -112,6 +112,7 @@ def disable_v2_behavior(*ignored: Any) -> None:
 
 
 def executing_eagerly() -> bool:
+    """False: operations build a graph."""
     return False
 
 

@@ -12,7 +12,7 @@ from tinyflow.frontends.tf1 import random_functions as random
 from tinyflow.frontends.tf1.array_functions import one_of
 from tinyflow.frontends.tf1.convert import extents, graph_of, scoped, tensor
 from tinyflow.frontends.tf1.graph import get_default_graph
-from tinyflow.frontends.tf1.math_functions import _axes
+from tinyflow.frontends.tf1.math_functions import _axes, _beside
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops import comparison, contraction, convert, elementwise, nn, reduction
 from tinyflow.ops import shape as shape_ops
@@ -119,7 +119,7 @@ def weighted_cross_entropy_with_logits(
     graph = graph_of(labels, logits, pos_weight)
     with graph.as_default(), graph.name_scope(name or "logistic_loss") as scope:
         z, x = tensor(labels, "labels"), tensor(logits, "logits")
-        weight = elementwise.add(1, elementwise.multiply(elementwise.subtract(pos_weight, 1), z))
+        weight = (pos_weight - 1) * z + 1
         small = log1p(elementwise.exp(elementwise.negative(elementwise.absolute(x))))
         tail = elementwise.add(small, relu(elementwise.negative(x)))
         first = elementwise.multiply(elementwise.subtract(1, z), x)
@@ -135,14 +135,14 @@ def bias_add(value: Any, bias: Any, data_format: str | None = None, name: str | 
 def xw_plus_b(x: Any, weights: Any, biases: Any, name: str | None = None) -> Any:
     """x @ weights + biases."""
     product = contraction.matmul(tensor(x, "x"), tensor(weights, "weights"))
-    return nn.bias_add(product, tensor(biases, "biases"), name=name)
+    return nn.bias_add(product, _beside(biases, product, "biases"), name=name)
 
 
 @scoped("relu_layer")
 def relu_layer(x: Any, weights: Any, biases: Any, name: str | None = None) -> Any:
     """relu(x @ weights + biases)."""
     product = contraction.matmul(tensor(x, "x"), tensor(weights, "weights"))
-    return relu(nn.bias_add(product, tensor(biases, "biases")), name=name)
+    return relu(nn.bias_add(product, _beside(biases, product, "biases")), name=name)
 
 
 def l2_normalize(

@@ -21,6 +21,7 @@ from tinyflow.core.error import (
     TinyFlowError,
 )
 from tinyflow.core.frames import public_methods, trim
+from tinyflow.core.source import user_frame
 from tinyflow.frontends.tf1.elements import Operation, Tensor
 from tinyflow.frontends.tf1.feeds import Feed, flatten_feeds
 from tinyflow.frontends.tf1.fetches import Fetches, FetchTypeError, fetch_key
@@ -126,7 +127,7 @@ class _Plan:
         return bound.run  # type: ignore[no-any-return]
 
 
-@public_methods("__init__", "make_callable")
+@public_methods("__init__", "make_callable", "partial_run", "partial_run_setup")
 class BaseSession:
     """Owns the values of a graph's variables; see ``Session``."""
 
@@ -165,6 +166,7 @@ class BaseSession:
         try:
             return self._run(fetches, feed_dict)
         except TinyFlowError as error:
+            error.located("in the run at", user_frame(2))
             trim(error)
             raise
 
@@ -267,10 +269,22 @@ class BaseSession:
             try:
                 return run(values)
             except TinyFlowError as error:
+                error.located("in the run at", user_frame(2))
                 trim(error)
                 raise
 
         return call
+
+    def partial_run_setup(self, fetches: Any, feeds: Any = None) -> Any:
+        """A handle for a step that is run in parts: what may be fetched and fed in it."""
+        from tinyflow.frontends.tf1.partial import PartialRun
+
+        self._check_open()
+        return PartialRun(self, fetches, feeds or ())
+
+    def partial_run(self, handle: Any, fetches: Any, feed_dict: Any = None) -> Any:
+        """Continues the step: earlier feeds and results stay, nothing stateful runs twice."""
+        return handle.run(fetches, feed_dict)
 
     # ------------------------------------------------------------------ life
 

@@ -248,6 +248,7 @@ def create_global_step(graph: Graph | None = None) -> Variable:
 
 
 def get_or_create_global_step(graph: Graph | None = None) -> Variable:
+    """The variable that counts training steps, made when there is none."""
     found = get_global_step(graph)
     return create_global_step(graph) if found is None else found
 

@@ -140,6 +140,7 @@ class VariableScope:
 
 
 def get_variable_scope() -> VariableScope:
+    """The innermost variable scope."""
     return _Store.of(get_default_graph()).current
 
 

@@ -335,6 +335,7 @@ def _collection(key: str, scope: str | None) -> list[Any]:
 
 
 def global_variables(scope: str | None = None) -> list[Variable]:
+    """All variables that a session shares with others, in order of creation."""
     return _collection(GraphKeys.GLOBAL_VARIABLES, scope)
 
 
@@ -342,18 +343,22 @@ all_variables = global_variables
 
 
 def local_variables(scope: str | None = None) -> list[Variable]:
+    """Variables of the collection LOCAL_VARIABLES."""
     return _collection(GraphKeys.LOCAL_VARIABLES, scope)
 
 
 def trainable_variables(scope: str | None = None) -> list[Variable]:
+    """Variables that optimizers change."""
     return _collection(GraphKeys.TRAINABLE_VARIABLES, scope)
 
 
 def model_variables(scope: str | None = None) -> list[Variable]:
+    """Variables of the collection MODEL_VARIABLES."""
     return _collection(GraphKeys.MODEL_VARIABLES, scope)
 
 
 def moving_average_variables(scope: str | None = None) -> list[Variable]:
+    """Variables whose moving averages are kept."""
     return _collection(GraphKeys.MOVING_AVERAGE_VARIABLES, scope)
 
 
@@ -372,10 +377,12 @@ def global_variables_initializer() -> Operation:
 
 
 def local_variables_initializer() -> Operation:
+    """Initialises all local variables made so far."""
     return variables_initializer(local_variables(), name="init")
 
 
 def tables_initializer(name: str = "init_all_tables") -> Operation:
+    """Runs what the collection TABLE_INITIALIZERS holds."""
     return group(*get_default_graph().get_collection(GraphKeys.TABLE_INITIALIZERS), name=name)
 
 

@@ -37,7 +37,7 @@ def run(fn: Function, arrays: Sequence[Any]) -> list[np.ndarray[Any, Any]]:
             results = evaluate(node, [found[v] for v in node.inputs])
             for value, array in zip(node.outputs, results, strict=True):
                 if remaining.get(value):
-                    found[value] = array
+                    found[value] = array  # noqa: PERF403
             for value in node.inputs:
                 left = remaining[value] - 1
                 remaining[value] = left

@@ -57,7 +57,7 @@ def bind(node: Node, result: Any, new_values: dict[Value, Value]) -> None:
         )
     for old, new in zip(outputs, result, strict=True):
         if new is not old:
-            new_values[old] = new
+            new_values[old] = new  # noqa: PERF403
 
 
 def map_controls(
@@ -144,7 +144,7 @@ def ancestors(roots: Iterable[Node], stop: Iterable[Value] = ()) -> list[Node]:
             stack.append((node, True))
             for value in reversed(node.inputs):
                 if value not in stopped and value.node not in done:
-                    stack.append((value.node, False))
+                    stack.append((value.node, False))  # noqa: PERF401
     return order
 
 

@@ -210,13 +210,13 @@ def _shift(node: Expr, a: Value, b: Value) -> Value:
     return np.where((b >= 0) & (b < bits), shifted, empty)
 
 
-def _extreme(node: Expr, a: Value, b: Value) -> Value:
+def _extreme(op: str, a: Value, b: Value) -> Value:
     """IEEE 754-2019 minimum and maximum: NaN if either is NaN, and -0 < +0."""
-    result = (np.minimum if node.op == "min" else np.maximum)(a, b)
-    if node.dtype.kind != "float":
+    result = (np.minimum if op == "min" else np.maximum)(a, b)
+    if np.asarray(result).dtype.kind in "iub":
         return result
     # The first operand wins among zeros where its sign is the wanted one.
-    first_wins = np.signbit(a) == (node.op == "min")
+    first_wins = np.signbit(a) == (op == "min")
     return np.where((a == 0) & (b == 0), np.where(first_wins, a, b), result)
 
 
@@ -238,8 +238,8 @@ _MEANINGS: dict[str, Callable[..., Value]] = {
     "sub": _with(np.subtract),
     "mul": _with(np.multiply),
     "div": _with(np.divide),
-    "min": _extreme,
-    "max": _extreme,
+    "min": lambda node, a, b: _extreme("min", a, b),
+    "max": lambda node, a, b: _extreme("max", a, b),
     "floordiv": _floordiv,
     "mod": _mod,
     "truncdiv": _truncdiv,
@@ -299,8 +299,7 @@ def combine(combiner: str, dtype: DType, a: Value, b: Value) -> Value:
         return np.multiply(a, b, dtype=dtype.numpy)
     if combiner in ("all", "any"):
         return (np.logical_and if combiner == "all" else np.logical_or)(a, b)
-    np_op = np.minimum if combiner == "min" else np.maximum
-    return np_op(a, b)
+    return _extreme(combiner, a, b)
 
 
 def _fold(node: Expr, load: Load | None) -> Value:

@@ -126,10 +126,10 @@ def erfc64(x: Expr) -> Expr:
     return s.select(a < 0.5, near, s.select(x < 0.0, 2.0 - tail, tail))
 
 
-# erfinv(x)/x - 1 in w = -log(1 - x**2): for w <= 6.25 in w - 3.125 (2**-58.2), then in sqrt(w) - 3.25
-# (2**-59.8), from w = 16 on in sqrt(w) - 5.03125 (2**-63.8); float32: w <= 5 in w (2**-27.4),
-# then in sqrt(w) - 3.16 (2**-26.6). Form: M. Giles, "Approximating the erfinv function", GPU
-# Computing Gems 2, 2011; own coefficients.
+# erfinv(x)/x - 1 in w = -log(1 - x**2). float64: up to w = 6.25 in w - 3.125 (2**-58.2), up to 16
+# in sqrt(w) - 3.25 (2**-59.8), from there in sqrt(w) - 5.03125 (2**-63.8). float32: up to w = 5 in
+# w (2**-27.4), from there in sqrt(w) - 3.16 (2**-26.6). Form: M. Giles, "Approximating the erfinv
+# function", GPU Computing Gems 2, 2011; own coefficients.
 _ERFINV_CENTER: Table = {
     float32: (-0.11377308, 0.23201382, 0.011548652, -0.002334292, -0.00012748623, 4.4568125e-05,
               3.982156e-06, -1.9762283e-06, 2.2100362e-07, -8.78973e-09),

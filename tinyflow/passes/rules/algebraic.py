@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.ir.graph.builder import emit
+from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops import elementwise as ew
 from tinyflow.ops import logical
 from tinyflow.ops.creation import Fill, ZerosLike, constant
@@ -28,7 +29,7 @@ EXACT = rules(contract=Bitwise)(lambda x, y: [
     ("div_one", x / 1.0, x),
     ("div_minus_one", x / -1.0, -x),
     ("mul_minus_one", x * -1, -x),
-    ("double_negation", -(-x), x),
+    ("double_negation", ew.negative(-x), x),
     ("add_negation", x + (-y), x - y),
     ("sub_negation", x - (-y), x + y),
     ("mul_negations", (-x) * (-y), x * y),
@@ -122,7 +123,7 @@ class ReassociateProduct(Rule):
         return None if is_normal(c * d, m.root.dtype) else "the constants' product is not normal"
 
     def rewrite(m: Match) -> Any:
-        return ew.multiply(m.x, _number(scalar_constant(m.c) * scalar_constant(m.d), m))  # type: ignore[operator]
+        return ew.multiply(m.x, _number(known(m.c) * known(m.d), m))
 
 
 class DivideThenMultiply(Rule):
@@ -146,7 +147,7 @@ class DivideThenMultiply(Rule):
         return None if is_normal(d / c, m.root.dtype) else "the constants' ratio is not normal"
 
     def rewrite(m: Match) -> Any:
-        return ew.multiply(m.x, _number(scalar_constant(m.d) / scalar_constant(m.c), m))  # type: ignore[operator]
+        return ew.multiply(m.x, _number(known(m.d) / known(m.c), m))
 
 
 class ReassociateSum(Rule):
@@ -196,7 +197,7 @@ class DivideByPowerOfTwo(Rule):
         return None if is_normal(1.0 / c, m.root.dtype) else "the reciprocal is not normal"
 
     def rewrite(m: Match) -> Any:
-        return ew.multiply(m.x, _number(1.0 / scalar_constant(m.c), m))  # type: ignore[operator]
+        return ew.multiply(m.x, _number(1.0 / known(m.c), m))
 
 
 class DivideByConstant(Rule):
@@ -217,7 +218,7 @@ class DivideByConstant(Rule):
         return None if is_normal(1.0 / c, m.root.dtype) else "the reciprocal is not normal"
 
     def rewrite(m: Match) -> Any:
-        return ew.multiply(m.x, _number(1.0 / scalar_constant(m.c), m))  # type: ignore[operator]
+        return ew.multiply(m.x, _number(1.0 / known(m.c), m))
 
 
 class Distribute(Rule):
@@ -255,7 +256,14 @@ class NegateIntoConstant(Rule):
         return "" if c is None or scalar_constant(m.x) is not None else None
 
     def rewrite(m: Match) -> Any:
-        return ew.multiply(m.x, _number(-scalar_constant(m.c), m))  # type: ignore[operator]
+        return ew.multiply(m.x, _number(-known(m.c), m))
+
+
+def known(value: Value) -> float:
+    """The number that ``check`` has found ``value`` to be."""
+    number = scalar_constant(value)
+    assert number is not None
+    return number
 
 
 def _number(number: float, m: Match) -> Any:
@@ -263,7 +271,7 @@ def _number(number: float, m: Match) -> Any:
     return constant(np.asarray(number, m.root.dtype.numpy))
 
 
-RULES = [
+RULES: list[Any] = [
     *EXACT, *INTEGERS, *REAL, PowZero, ReassociateProduct, DivideThenMultiply, ReassociateSum,
     DivideByPowerOfTwo, NegateIntoConstant, Distribute, DivideByConstant,
 ]  # fmt: skip

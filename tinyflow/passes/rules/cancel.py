@@ -157,8 +157,7 @@ def _denominators(
             if (a is positive and is_number(b, 1.0)) or (b is positive and is_number(a, 1.0)):
                 yield denominator, lambda: act.sigmoid(x)
         elif type(node.op) is Sum and node.inputs[0] is positive:
-            op = node.op
-            yield denominator, lambda: _weights(x, op)
+            yield denominator, lambda op=node.op: _weights(x, op)  # type: ignore[misc]
 
 
 def _weights(x: Value, op: Sum) -> Value:
@@ -258,7 +257,7 @@ def _split_negation(e: Value, d: Value, depth: int) -> Split | None:
 
 def _split_broadcast(e: Value, d: Value, depth: int) -> Split | None:
     part = split_by(e.node.inputs[0], d, depth - 1)
-    shape = e.type.shape
+    shape: Any = e.type.shape
     if part is None:
         return None
     return _mapped(part, lambda v: v if v.type.shape == shape else emit(BroadcastTo(shape), v))
@@ -266,7 +265,7 @@ def _split_broadcast(e: Value, d: Value, depth: int) -> Split | None:
 
 def _split_reshape(e: Value, d: Value, depth: int) -> Split | None:
     """Only where the reshape puts back the axes that the sum d folded away."""
-    shape = e.type.shape
+    shape: Any = e.type.shape
     if type(d.node.op) is not Sum or e.node.inputs[0].type.shape != d.type.shape:
         return None
     if Sum(d.node.op.axis, True).infer(d.node.inputs[0].type).shape != shape:

@@ -81,4 +81,4 @@ class AbsoluteOfNonnegative(Rule):
         return m.x
 
 
-RULES = [*INVERSES, ExpOfLog, SquareOfSqrt, AbsoluteOfNonnegative]
+RULES: list[Any] = [*INVERSES, ExpOfLog, SquareOfSqrt, AbsoluteOfNonnegative]

@@ -295,7 +295,7 @@ _COMMUTATIVE = frozenset({
 
 
 def _unstretched(value: Value, m: Match) -> Value:
-    """x for the one broadcast that was matched; the operand y as it is, even if it is a broadcast."""
+    """x for the one broadcast that was matched; the operand y as it is, a broadcast or not."""
     is_match = (
         value is not m.y
         and type(value.node.op) is BroadcastTo
@@ -400,8 +400,8 @@ class ReshapeOfReduction(Rule):
 
 
 RULES: list[Any] = [
-    *FORWARDED, SameType, MovedNumber, ReshapeOfReduction, ReshapeOfReshape, AsReshape, BroadcastOfBroadcast,
-    TransposeOfTranspose, TransposeOfNothing, TransposeIntoMatMul, CastThroughWider,
-    BroadcastIntoOperation, BroadcastIntoSelect, NormalAxes, ReductionOfNothing,
+    *FORWARDED, SameType, MovedNumber, ReshapeOfReduction, ReshapeOfReshape, AsReshape,
+    BroadcastOfBroadcast, TransposeOfTranspose, TransposeOfNothing, TransposeIntoMatMul,
+    CastThroughWider, BroadcastIntoOperation, BroadcastIntoSelect, NormalAxes, ReductionOfNothing,
 ]  # fmt: skip
 

@@ -3,8 +3,8 @@
 
 Main name: ``RULES``. May import core, ir.graph, ops and rewrite; cancelling is in cancel.py.
 
-Both the forward form and the gradient that autodiff made of the naive form are covered: the gradient
-of log(softmax(x)) divides by a softmax that may be 0, and multiplies by it again.
+Both the forward form and the gradient that autodiff made of the naive form are covered: the
+gradient of log(softmax(x)) divides by a softmax that may be 0, and multiplies by it again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def written_by_user(m: Match) -> str | None:
     return "autodiff made it" if is_gradient(m) else is_float(m)
 
 
-# Equal over the reals; the right side is exact where the left loses everything. Other readers of the
-# inside (the gradient, a fetched softmax) do not matter: the stable form pays off all the same.
+# Equal over the reals; the right side is exact where the left loses everything. Other readers of
+# the inside (the gradient, a fetched softmax) do not matter: the stable form pays off all the same.
 FORMS = rules(contract=RealEqual, when=is_float, tags={"stability"}, shared=True)(lambda x: [
     # exp overflows above 88.7 in float32; log(1 + exp(x)) is x there
     ("log_of_one_plus_exp", ew.log(1.0 + ew.exp(x)), act.softplus(x)),
@@ -133,8 +133,8 @@ class QuotientIsSoftmax(Rule):
 class OneMinusSigmoid(Rule):
     """1 - sigmoid(x) -> sigmoid(-x)
 
-    Why: above x = 17 sigmoid rounds to 1 in float32 and the difference is 0. Not in gradients: there
-    y * (1 - y) is one product, and a second sigmoid would cost more than it gains.
+    Why: above x = 17 sigmoid rounds to 1 in float32 and the difference is 0. Not in gradients:
+    there y * (1 - y) is one product, and a second sigmoid would cost more than it gains.
     """
 
     contract = RealEqual
@@ -157,8 +157,8 @@ class OneMinusSigmoid(Rule):
 class EntropyTerm(Rule):
     """x * log(x) -> xlogy(x, x)
 
-    Why: the limit at x = 0 is 0, but 0 * log(0) = 0 * -inf is NaN. (y * log(x) stays as it is: there
-    0 * -inf may be what the program means to show.)
+    Why: the limit at x = 0 is 0, but 0 * log(0) = 0 * -inf is NaN. (y * log(x) stays as it is:
+    there 0 * -inf may be what the program means to show.)
     """
 
     contract = RealEqual
