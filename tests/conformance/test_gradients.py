@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tests.conformance.cases import Case, cases, graph_of, ids, pick
+from tests.conformance.cases import Case, cases, graph_of, ids
 from tinyflow.autodiff import gradients
 from tinyflow.core.shape import Dim
 from tinyflow.ir.graph import interp
@@ -37,7 +37,6 @@ def is_checked(case: Case) -> bool:
 
 
 SMOOTH = [c for c in cases() if is_checked(c)]
-FEW = pick(SMOOTH, 3)
 
 
 def gradient_function(fn: Function, arrays: Sequence[np.ndarray]) -> tuple[Function, list[int]]:
@@ -101,18 +100,8 @@ def check(fn: Function, point: list[np.ndarray], order: int, rng: np.random.Gene
         check(backward, [*point, *weights], order - 1, rng)
 
 
-@pytest.mark.parametrize("case", FEW, ids=ids(FEW))
+@pytest.mark.parametrize("case", SMOOTH, ids=ids(SMOOTH))
 def test_gradient_and_second_order(case: Case) -> None:
-    fn, arrays = graph_of(case)
-    check(fn, arrays, 2, np.random.default_rng(0))
-
-
-REST = [c for c in SMOOTH if c not in FEW]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", REST, ids=ids(REST))
-def test_gradient_and_second_order_of_every_sample(case: Case) -> None:
     fn, arrays = graph_of(case)
     check(fn, arrays, 2, np.random.default_rng(0))
 
@@ -141,7 +130,7 @@ def dynamic_gradients(case: Case) -> list[np.ndarray]:
     return interp.run(static, arrays)
 
 
-@pytest.mark.parametrize("case", FEW, ids=ids(FEW))
+@pytest.mark.parametrize("case", SMOOTH, ids=ids(SMOOTH))
 def test_gradient_of_unknown_shapes(case: Case) -> None:
     """Gradients never need static shapes, and mean the same without them."""
     fn, arrays = graph_of(case)

@@ -56,7 +56,10 @@ PROGRAMS: dict[str, Wrong] = {
     "squared_difference": wrong(lambda p: tf.squared_difference(p(6), p(5)), "6 against 5"),
     "less": wrong(lambda p: p(2, 3) < p(2, 4), "3 against 4"),
     "equal": wrong(lambda p: tf.equal(p(2), p(3)), "2 against 3"),
-    "logical_and": wrong(lambda p: tf.logical_and(p(2) > 0.0, p(3) > 0.0), "broadcast", shapes=False),
+    "logical_and": wrong(
+        lambda p: tf.logical_and(p(2) > 0.0, p(3) > 0.0),
+        "broadcast", shapes=False,
+    ),
     "add_n": wrong(lambda p: tf.add_n([p(2, 3), p(2, 3), p(3, 2)]), "[3, 2]"),
     "where": wrong(lambda p: tf.where(p(2, 3) > 0.0, p(2, 4), p(2, 4)), "broadcast", shapes=False),
     "clip": wrong(lambda p: tf.clip_by_value(p(2, 3), p(4), 1.0), "broadcast", shapes=False),
@@ -92,10 +95,14 @@ PROGRAMS: dict[str, Wrong] = {
     ),
     "bias_add": wrong(lambda p: tf.nn.bias_add(p(2, 3), p(2)), "3", "2"),
     # ------------------------------------------------ variables
-    "assign": wrong(lambda p: tf.assign(tf.Variable(tf.zeros([2, 3])), p(3, 2)), "[2, 3]", "[3, 2]"),
+    "assign": wrong(
+        lambda p: tf.assign(tf.Variable(tf.zeros([2, 3])), p(3, 2)),
+        "[2, 3]", "[3, 2]",
+    ),
     "assign_add": wrong(lambda p: tf.assign_add(tf.Variable([1.0, 2.0]), p(3)), "[2]"),
     "scatter": wrong(
-        lambda p: tf.scatter_add(tf.Variable(tf.zeros([4, 2])), [0, 1], p(2, 3)), "[2, 3]", shapes=False
+        lambda p: tf.scatter_add(tf.Variable(tf.zeros([4, 2])), [0, 1], p(2, 3)),
+        "[2, 3]", shapes=False,
     ),
     "grad_ys": static(
         lambda p: tf.gradients(p(2) * 2.0, p(2), grad_ys=p(3)), "[2]", "[3]", shapes=False
@@ -111,7 +118,10 @@ PROGRAMS: dict[str, Wrong] = {
     "softmax": static(lambda p: tf.nn.softmax(p(2, 3), axis=4), "axis 4", error=IndexError),
     "expand_dims": static(lambda p: tf.expand_dims(p(2, 3), 4), "4", error=IndexError),
     "concat axis": static(lambda p: tf.concat([p(2, 3), p(2, 3)], 2), "2", error=IndexError),
-    "unstack axis": static(lambda p: tf.unstack(p(2, 3), axis=3), "3", error=IndexError, shapes=False),
+    "unstack axis": static(
+        lambda p: tf.unstack(p(2, 3), axis=3),
+        "3", error=IndexError, shapes=False,
+    ),
     "transpose": static(lambda p: tf.transpose(p(2, 3), [0, 1, 2]), "rank"),
     "transpose twice": static(lambda p: tf.transpose(p(2, 3), [0, 0]), "permutation"),
     "twice": static(lambda p: tf.reduce_sum(p(2, 3), [0, -2]), "name one axis twice"),
@@ -120,24 +130,41 @@ PROGRAMS: dict[str, Wrong] = {
     "too many indices": static(lambda p: p(2, 3)[0, 0, 0], "rank 2"),
     "concat ranks": static(lambda p: tf.concat([p(2, 3), p(2)], 0), "rank"),
     # ------------------------------------------------ dtypes
-    "add dtypes": static(lambda p, i: p(2, 3) + i(2, 3), "float32 and int32", "tf.cast", error=TypeError),
-    "float literal": static(lambda p, i: i(2, 3) * 1.5, "int32", "1.5", error=TypeError, shapes=False),
+    "add dtypes": static(
+        lambda p, i: p(2, 3) + i(2, 3),
+        "float32 and int32", "tf.cast", error=TypeError,
+    ),
+    "float literal": static(
+        lambda p, i: i(2, 3) * 1.5, "int32", "1.5", error=TypeError, shapes=False,
+    ),
     "matmul dtypes": static(lambda p, i: tf.matmul(p(2, 3), i(3, 4)), "tf.cast", error=TypeError),
     "exp of integers": static(lambda p, i: tf.exp(i(2, 3)), "floating", error=TypeError),
     "sum of bools": static(lambda p: tf.reduce_sum(p(2, 3) > 0.0), "numeric", error=TypeError,
                            shapes=False),
     "not of floats": static(lambda p: ~p(2, 3), "bool", error=TypeError),
     "and of floats": static(lambda p: p(2) & p(2), "bool", error=TypeError),
-    "condition": static(lambda p, i: tf.where(i(2), p(2), p(2)), "bool", error=TypeError, shapes=False),
+    "condition": static(
+        lambda p, i: tf.where(i(2), p(2), p(2)),
+        "bool", error=TypeError, shapes=False,
+    ),
     "gather": static(lambda p: tf.gather(p(5, 2), p(3)), "integer", error=TypeError),
     "one_hot": static(lambda p: tf.one_hot(p(3), 4), "integer", error=TypeError),
     "labels": static(
         lambda p: tf.nn.sparse_softmax_cross_entropy_with_logits(labels=p(2), logits=p(2, 3)),
         "integer", error=TypeError,
     ),
-    "concat dtypes": static(lambda p, i: tf.concat([p(2), i(2)], 0), "float32", "int32", error=TypeError),
-    "assign dtype": static(lambda p, i: tf.assign(tf.Variable(1.0), i()), "tf.cast", error=TypeError),
-    "bool of a tensor": static(lambda p: bool(p() > 0.0), "no number yet", error=TypeError, shapes=False),
+    "concat dtypes": static(
+        lambda p, i: tf.concat([p(2), i(2)], 0),
+        "float32", "int32", error=TypeError,
+    ),
+    "assign dtype": static(
+        lambda p, i: tf.assign(tf.Variable(1.0), i()),
+        "tf.cast", error=TypeError,
+    ),
+    "bool of a tensor": static(
+        lambda p: bool(p() > 0.0),
+        "no number yet", error=TypeError, shapes=False,
+    ),
     "float of a tensor": static(lambda p: float(p()), "sess.run", error=TypeError),
     "loop over a tensor": static(lambda p: list(p(3)), "tf.unstack", error=TypeError),
     "numpy of a tensor": static(lambda p: __import__("numpy").asarray(p(3)), "sess.run",

@@ -236,9 +236,13 @@ def test_the_lectures_misplaced_parenthesis_names_its_line():
         tf.reduce_mean(-tf.reduce_sum(y_ * tf.log(y)), reduction_indices=[1])
     line = test_the_lectures_misplaced_parenthesis_names_its_line.__code__.co_firstlineno + 5
     text = str(caught.value)
-    for part in ("axis 1 is outside a rank 0 input", "none (the input is a scalar)",
-                 f"created at test_hints.py:{line}", f"the inner reduce_sum is at test_hints.py:{line}",
-                 "did you mean it for the inner reduce_sum?"):  # fmt: skip
+    for part in (
+        "axis 1 is outside a rank 0 input",
+        "none (the input is a scalar)",
+        f"created at test_hints.py:{line}",
+        f"the inner reduce_sum is at test_hints.py:{line}",
+        "did you mean it for the inner reduce_sum?",
+    ):
         assert part in text
     # No such hint when the scalar was not made by a reduction.
     with pytest.raises(ValueError) as caught:

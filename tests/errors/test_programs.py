@@ -1,4 +1,4 @@
-"""Errors name the operation, the types and the user's line, at construction and in a run (Q01, Q02)."""
+"""Errors name the operation, the types and the line, at construction and in a run (Q01, Q02)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_at_construction(name):
 @pytest.mark.parametrize("name", [n for n, w in PROGRAMS.items() if w.dynamic])
 def test_in_a_run(name):
     wrong = PROGRAMS[name]
-    makers, feeds, types = arguments(wrong.program, known=False)
+    makers, feeds, _ = arguments(wrong.program, known=False)
     result = wrong.program(*makers)  # nothing is known to be wrong yet
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())

@@ -54,7 +54,8 @@ def test_tensordot_is_numpys(a, b, axes):
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [((3,), (3,)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((), (2, 3)), ((2, 3, 4), (5, 4, 6))]
+    ("a", "b"),
+    [((3,), (3,)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((), (2, 3)), ((2, 3, 4), (5, 4, 6))],
 )
 def test_dot_is_numpys(a, b):
     x, y = floats(*a), floats(*b)

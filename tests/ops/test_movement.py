@@ -158,7 +158,7 @@ def test_split_errors():
         ops.split(feed(7), 2)
     with pytest.raises(ShapeError, match="do not fill"):
         ops.split(feed(7), [2, 3])
-    with pytest.raises(ShapeError, match="extent of axis|num"):
+    with pytest.raises(ShapeError, match="num is 2, the extent is 3"):
         ops.unstack(feed(3), num=2)
     with pytest.raises(AxisError):
         ops.split(feed(6), 2, axis=1)

@@ -62,7 +62,7 @@ def test_equality_is_identity():
 
 @pytest.mark.parametrize(
     "use",
-    [bool, float, int, len, list, np.asarray, lambda x: x or 1, lambda x: [i for i in x]],
+    [bool, float, int, len, list, np.asarray, lambda x: x or 1, lambda x: [i + 1 for i in x]],
     ids=["bool", "float", "int", "len", "list", "asarray", "or", "loop"],
 )
 def test_no_number_yet(use):

@@ -23,6 +23,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import postorder
 
+_NO_EXPRESSIONS: frozenset[Expr] = frozenset()
 Emitter = Callable[["ExpressionWriter", Expr, list[str], int, int, str], str]
 
 
@@ -40,6 +41,7 @@ class ExpressionWriter(Writer):
         self.mask: Value | None = None  # active lanes; None: all
         self.lane: Expr | None = None
         self.lanes = 0
+        self.effects_known: dict[Expr, tuple[frozenset[Expr], frozenset[Expr]]] = {}
 
     # --- facts ------------------------------------------------------------------------------------
 
@@ -69,6 +71,35 @@ class ExpressionWriter(Writer):
         elif node.op == "checked":
             effects = True
         return Facts(variables, effects, reads)
+
+    def certain(self, expr: Expr) -> frozenset[Expr]:
+        """Loads and checks that evaluating ``expr`` always performs."""
+        return self._effects_of(expr)[0]
+
+    def possible(self, expr: Expr) -> frozenset[Expr]:
+        """Loads and checks that evaluating ``expr`` may perform."""
+        return self._effects_of(expr)[1]
+
+    def _effects_of(self, expr: Expr) -> tuple[frozenset[Expr], frozenset[Expr]]:
+        known = self.effects_known
+        if expr not in known:
+            for node in postorder(expr):
+                if node not in known:
+                    known[node] = self._effect_sets(node)
+        return known[expr]
+
+    def _effect_sets(self, node: Expr) -> tuple[frozenset[Expr], frozenset[Expr]]:
+        if not self.describe(node).effects:
+            return _NO_EXPRESSIONS, _NO_EXPRESSIONS
+        parts = [self.effects_known[a] for a in node.args]
+        possible = _NO_EXPRESSIONS.union(*(p for _, p in parts))
+        if node.op == "select":
+            certain = parts[0][0] | (parts[1][0] & parts[2][0])
+        else:
+            certain = _NO_EXPRESSIONS.union(*(c for c, _ in parts))
+        if node.op in ("load", "checked"):
+            certain, possible = certain | {node}, possible | {node}
+        return certain, possible
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -246,6 +277,11 @@ def _select(w: ExpressionWriter, e: Expr) -> Value | None:
     if not (facts[a].effects or facts[b].effects) or not (
         bounds_condition(condition) or _checks(a) or _checks(b)
     ):
+        return None
+    # What both arms load happens whatever the condition says. Without this a chain of selects over
+    # one load (powers by squaring) would be written twice per link.
+    shared = w.certain(a) & w.certain(b)
+    if w.possible(a) <= shared and w.possible(b) <= shared:
         return None
     # Only what the condition selects may be loaded: x[i - 1] where i > 0, else 0.
     c = w.value(condition)

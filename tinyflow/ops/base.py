@@ -21,9 +21,12 @@ from tinyflow.ir.graph.builder import current_builder, emit
 from tinyflow.ir.graph.nodes import Effect, Op, TensorType, Value
 from tinyflow.ir.scalar.nodes import Expr
 
+#: ints of an attribute; symbols (``Dim``) stand among them only inside a ``DynamicShape``
+Extents = tuple[Any, ...]
+
 __all__ = [
-    "Binary", "Comparison", "DynamicShape", "Effect", "Op", "Sample", "TensorType", "Unary",
-    "Value", "emit", "emit_shaped", "floats", "ranged", "require_same_dtype", "to_value",
+    "Binary", "Comparison", "DynamicShape", "Effect", "Extents", "Op", "Sample", "TensorType",
+    "Unary", "Value", "emit", "emit_shaped", "floats", "ranged", "require_same_dtype", "to_value",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, float32
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
-from tinyflow.core.shape import Dimension, merge_shapes, normalize_axis, show
+from tinyflow.core.shape import merge_shapes, normalize_axis, show
 from tinyflow.ir.loop.nodes import SERIAL, Buffer, For, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import INDEX_OUT_OF_RANGE, Expr
@@ -51,7 +51,7 @@ class CheckedIndex(Op):
     x: integer[...]    y: same type    Errors: InvalidArgumentError at run time; DTypeError
     """
 
-    limit: Dimension
+    limit: Any
     not_differentiable = "indices are integers"
 
     def infer(self, x: TensorType) -> TensorType:
@@ -219,7 +219,7 @@ class UnsortedSegmentSum(Op):
     Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
     """
 
-    num_segments: Dimension
+    num_segments: Any
     same_dtype = False
 
     def infer(self, values: TensorType, segment_ids: TensorType) -> TensorType:
@@ -431,7 +431,7 @@ class OneHot(Op):
     Errors: DTypeError for other indices, ShapeError for a negative depth, AxisError
     """
 
-    depth: Dimension
+    depth: Any
     axis: int = -1
     dtype: DType = float32
     on_value: float | int | bool = 1

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core.error import DTypeError, ShapeError
-from tinyflow.core.shape import Dimension, merge_shapes
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, floats
+from tinyflow.core.shape import merge_shapes
+from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, floats
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class TileGrad(LikeOp):
     Gradient: tile again     Errors: ShapeError when dy is not a tiled x
     """
 
-    multiples: tuple[Dimension, ...]
+    multiples: Extents
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         dy.require_number()

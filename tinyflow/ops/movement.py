@@ -25,7 +25,7 @@ from tinyflow.core.shape import (
     show,
     size_of,
 )
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped, floats
+from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped, floats
 
 
 def prefer_int(extent: Any) -> Any:
@@ -42,7 +42,7 @@ class Reshape(Op):
     Errors: ShapeError when the numbers of elements differ, two extents are -1, or one is below -1
     """
 
-    shape: tuple[Dimension, ...]
+    shape: Extents
     is_view = True
     onnx = "Reshape"
 
@@ -363,7 +363,7 @@ class BroadcastTo(Op):
     stretched axes    Errors: ShapeError when x does not broadcast to ``shape``
     """
 
-    shape: tuple[Dimension, ...]
+    shape: Extents
     onnx = "Expand"
 
     def infer(self, input: TensorType) -> TensorType:
@@ -410,7 +410,7 @@ class Tile(Op):
     Errors: ShapeError when multiples has not one number >= 0 per axis
     """
 
-    multiples: tuple[Dimension, ...]
+    multiples: Extents
     onnx = "Tile"
 
     def infer(self, input: TensorType) -> TensorType:

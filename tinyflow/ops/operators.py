@@ -89,7 +89,7 @@ def install(target: type) -> None:
         setattr(target, f"__{method}__", _forward(function, name))
     for method, unary in UNARY.items():
         setattr(target, f"__{method}__", _unary(unary))
-    target.__getitem__ = lambda self, index: get_item(self, index)  # type: ignore[attr-defined]
+    setattr(target, "__getitem__", lambda self, index: get_item(self, index))  # noqa: B010
     # NumPy leaves ``array + value`` to the value instead of adding element by element.
     target.__array_priority__ = 100  # type: ignore[attr-defined]
     target.__array_ufunc__ = None  # type: ignore[attr-defined]

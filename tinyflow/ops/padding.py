@@ -14,8 +14,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import bool_
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
-from tinyflow.core.shape import Dimension
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
+from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.movement import floats, prefer_int, reverse
 
 
@@ -42,7 +41,7 @@ class Pad(Op):
     Errors: ShapeError when paddings has not one pair >= 0 per axis
     """
 
-    paddings: tuple[tuple[Dimension, Dimension], ...]
+    paddings: tuple[Extents, ...]
     value: float | int | bool = 0
     onnx = "Pad"
 
@@ -112,7 +111,7 @@ class PadGrad(Op):
     Errors: ShapeError when an axis is shorter than its paddings
     """
 
-    paddings: tuple[tuple[Dimension, Dimension], ...]
+    paddings: tuple[Extents, ...]
 
     def infer(self, dy: TensorType) -> TensorType:
         if dy.shape is None:
@@ -158,7 +157,7 @@ class MirrorPad(Op):
     Errors: ShapeError when a padding exceeds n - 1 (REFLECT) or n (SYMMETRIC)
     """
 
-    paddings: tuple[tuple[Dimension, Dimension], ...]
+    paddings: tuple[Extents, ...]
     mode: str = "REFLECT"
 
     @property
@@ -177,7 +176,8 @@ class MirrorPad(Op):
         return result
 
     def reference(self, x: Any) -> Any:
-        return np.pad(x, self.paddings, mode=self.mode.lower()) if self.paddings else x
+        mode: Any = self.mode.lower()
+        return np.pad(x, self.paddings, mode=mode) if self.paddings else x
 
     def compute(self, x: te.Tensor) -> te.Tensor:
         shape = [prefer_int(d + (b + a)) for d, (b, a) in zip(x.shape, self.paddings, strict=True)]
@@ -224,7 +224,7 @@ class MirrorPadGrad(Op):
     Errors: those of PadGrad; DTypeError for bool
     """
 
-    paddings: tuple[tuple[Dimension, Dimension], ...]
+    paddings: tuple[Extents, ...]
     mode: str = "REFLECT"
 
     def infer(self, dy: TensorType) -> TensorType:

@@ -14,12 +14,10 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.error import AxisError, DTypeError, ShapeError
 from tinyflow.core.shape import Dim, Dimension, merge_shapes, opaque
-from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
+from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import Reshape, floats, prefer_int, reverse
 from tinyflow.ops.padding import Pad, inside_all, zeros_if_empty
-
-Bounds = tuple[Dimension, ...]
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class Slice(Op):
     Gradient: dx = dy padded with zeros    Errors: ShapeError when the slice leaves x
     """
 
-    begin: Bounds
-    size: Bounds
+    begin: Extents
+    size: Extents
     onnx = "Slice"
 
     def with_attribute(self, name: str, value: Any) -> Slice:
@@ -120,8 +118,8 @@ class SliceGrad(LikeOp):
     Errors: ShapeError when the slice leaves x or dy has another shape
     """
 
-    begin: Bounds
-    size: Bounds
+    begin: Extents
+    size: Extents
     with_attribute = Slice.with_attribute
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
@@ -189,8 +187,8 @@ class StridedSlice(Op):
     Source: the attributes are those of TensorFlow's StridedSlice
     """
 
-    begin: Bounds
-    end: Bounds
+    begin: Extents
+    end: Extents
     strides: tuple[int, ...]
     begin_mask: int = 0
     end_mask: int = 0
@@ -375,8 +373,8 @@ class StridedSliceGrad(LikeOp):
     Errors: ShapeError when dy is not of the slice's shape
     """
 
-    begin: Bounds
-    end: Bounds
+    begin: Extents
+    end: Extents
     strides: tuple[int, ...]
     begin_mask: int = 0
     end_mask: int = 0
@@ -517,7 +515,9 @@ class Spread(Op):
 
 def index_op(index: Any) -> StridedSlice:
     """The ``StridedSlice`` of a Python index: ints, slices, newaxis and at most one ``...``."""
-    begin, end, strides = [], [], []
+    begin: list[Any] = []
+    end: list[Any] = []
+    strides: list[Any] = []
     masks = dict.fromkeys(("begin", "end", "ellipsis", "new_axis", "shrink_axis"), 0)
     for i, part in enumerate(index if isinstance(index, tuple) else (index,)):
         entry = (0, 0, 1)
@@ -595,9 +595,8 @@ def _dynamic_item(x: Any, parts: tuple[Any, ...], name: str | None) -> Any:
 
     A position that only a run knows is a gather: no shape depends on it, so nothing is recompiled.
     """
-    from tinyflow.ops.indexing import gather
-
     from tinyflow.ops.creation import constant_value
+    from tinyflow.ops.indexing import gather
 
     for i in range(len(parts)):
         at = parts[i]

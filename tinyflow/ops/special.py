@@ -268,7 +268,7 @@ def integer_power(x: Expr, y: Expr) -> Expr:
     one = scalar.const(1, x.dtype)
     result, square_, signed = one, x, not x.dtype.is_unsigned
     for bit in range(x.dtype.bits - signed):
-        # 1 or square_, without a select: code for nested selects of loaded values doubles per level.
+        # 1 or square_, without a select: nested ones double the code with each level.
         chosen = (y >> bit) & 1
         result = result * (chosen * (square_ - 1) + 1)
         square_ = square_ * square_

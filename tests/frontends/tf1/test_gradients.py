@@ -64,7 +64,7 @@ def test_variables_intermediates_and_accepted_arguments():
 
 def test_an_integer_y_is_an_error_with_a_hint():
     x = tf.placeholder(tf.float32, [2, 3])
-    with pytest.raises(TypeError, match="tf.argmax") as caught:
+    with pytest.raises(TypeError, match=r"tf\.argmax") as caught:
         tf.gradients(tf.argmax(x, 1), x)
     assert "test_gradients.py" in str(caught.value)
 
@@ -101,7 +101,8 @@ def test_compute_then_apply():
     opt = tf.train.GradientDescentOptimizer(learning_rate=lambda: 1.0)
     pairs = opt.compute_gradients(w * w, [w, u])
     assert pairs[1] == (None, u) and pairs[0][1] is w
-    train = opt.apply_gradients([(tf.clip_by_value(g, -1.0, 1.0), v) for g, v in pairs if g is not None])
+    clipped = [(tf.clip_by_value(g, -1.0, 1.0), v) for g, v in pairs if g is not None]
+    train = opt.apply_gradients(clipped)
     sess = tf.Session()
     sess.run(tf.global_variables_initializer())
     sess.run(train)
@@ -131,7 +132,7 @@ def test_a_bare_optimizer_is_its_only_minimize():
     opt.minimize(w * w)
     with pytest.raises(ValueError, match=r"has 2 minimize\(\) calls") as caught:
         sess.run(opt)
-    assert str(caught.value).count("test_gradients.py") == 2
+    assert str(caught.value).count("minimize 1 at test_gradients.py") == 1
 
 
 def test_a_vector_loss_trains_the_sum_and_leaves_a_note():

@@ -1,4 +1,4 @@
-"""Graphs: defaults, looking up, control edges, devices, collections, finalize (rows A08, A10-A14)."""
+"""Graphs: defaults, look-up, control edges, devices, collections, finalize (A08, A10-A14)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def test_lookup_by_name():
         (lambda g: g.get_tensor_by_name("weights:1"), KeyError, ["only has 1 outputs"]),
         (lambda g: g.get_tensor_by_name("weights"), ValueError, ["an Operation, not a Tensor",
                                                                  "did you mean 'weights:0'?"]),
-        (lambda g: g.get_operation_by_name("wieghts"), KeyError, ["not in the graph", "'weights'?"]),
+        (lambda g: g.get_operation_by_name("wieghts"), KeyError,
+         ["not in the graph", "'weights'?"]),
         (lambda g: g.get_operation_by_name("weights:0"), ValueError, ["not an Operation"]),
         (lambda g: g.get_tensor_by_name(3), TypeError, ["Tensor names are strings"]),
         (lambda g: g.as_graph_element(3), TypeError, ["Can not convert a int into a Tensor"]),

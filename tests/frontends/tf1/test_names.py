@@ -10,39 +10,48 @@ import tinyflow as tf
 def build():
     """A list of tensors, operations and variables whose names TensorFlow 1.15.5 was asked for."""
     v = []
-    x = tf.placeholder(tf.float32, [None, 8]); v.append(x)
-    t = tf.placeholder(tf.float32, [None, 3], name='target'); v.append(t)
-    with tf.name_scope('layer1') as s:
-        w = tf.Variable(tf.truncated_normal([8, 4], stddev=0.1), name='w')
+    x = tf.placeholder(tf.float32, [None, 8])
+    t = tf.placeholder(tf.float32, [None, 3], name="target")
+    v += [x, t]
+    with tf.name_scope("layer1") as s:
+        w = tf.Variable(tf.truncated_normal([8, 4], stddev=0.1), name="w")
         b = tf.Variable(tf.zeros([4]))
-        h = tf.nn.relu(tf.matmul(x, w) + b); v += [w, b, h]
-    with tf.name_scope('layer1'):
-        w2 = tf.Variable(tf.random_uniform([4, 3], -1.0, 1.0), name='w')
-        logits = tf.nn.xw_plus_b(h, w2, tf.zeros([3])); v += [w2, logits]
+        h = tf.nn.relu(tf.matmul(x, w) + b)
+        v += [w, b, h]
+    with tf.name_scope("layer1"):
+        w2 = tf.Variable(tf.random_uniform([4, 3], -1.0, 1.0), name="w")
+        logits = tf.nn.xw_plus_b(h, w2, tf.zeros([3]))
+        v += [w2, logits]
     with tf.name_scope(s):
         v.append(h * 2)
-    y = tf.nn.softmax(logits); v.append(y)
-    v.append(tf.nn.softmax(logits, name='probabilities'))
-    ce = tf.reduce_mean(-tf.reduce_sum(t * tf.log(y), 1)); v.append(ce)
+    y = tf.nn.softmax(logits)
+    v += [y, tf.nn.softmax(logits, name="probabilities")]
+    ce = tf.reduce_mean(-tf.reduce_sum(t * tf.log(y), 1))
     each = tf.nn.softmax_cross_entropy_with_logits(labels=t, logits=logits)
-    v.append(tf.reduce_mean(each, name="loss"))
     label = tf.argmax(t, 1)
+    v += [ce, tf.reduce_mean(each, name="loss")]
     v.append(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=label, logits=logits))
     v.append(tf.nn.sigmoid_cross_entropy_with_logits(labels=t, logits=logits))
-    v.append(tf.reduce_mean(tf.cast(tf.equal(tf.argmax(y, 1), tf.argmax(t, 1)), tf.float32)))
-    v += [x + 1, 1 - x, x / 2, x / x, tf.multiply(x, 3.), tf.add(x, x), -x, x ** 2, x > 0]
-    v += [x[0], x[:, 1:3], tf.reshape(x, [-1]), tf.transpose(x), tf.concat([x, x], 0), tf.stack([x, x])]
-    v += [tf.constant([1., 2.]), tf.ones([2]), tf.zeros_like(x), tf.shape(x), tf.range(3), tf.one_hot([1], 2)]
-    v += [tf.square(x), tf.sqrt(x), tf.expand_dims(x, 0), tf.tile(x, [1, 2]), tf.identity(x), tf.add_n([x, x])]
-    v += [tf.clip_by_value(x, 0., 1.), tf.nn.l2_loss(x), tf.maximum(x, 0.), tf.get_variable('gv', [2]), tf.to_float(tf.constant(1))]
-    v += tf.gradients(ce, [w, w2])
-    v += [tf.assign(b, [1., 2., 3., 4.]), tf.global_variables_initializer()]
+    hit = tf.equal(tf.argmax(y, 1), tf.argmax(t, 1))
+    v.append(tf.reduce_mean(tf.cast(hit, tf.float32)))
+    v += [x + 1, 1 - x, x / 2, x / x, tf.multiply(x, 3.0), tf.add(x, x), -x, x**2, x > 0]
+    v += [x[0], x[:, 1:3], tf.reshape(x, [-1]), tf.transpose(x), tf.concat([x, x], 0)]
+    v += [tf.stack([x, x]), tf.constant([1.0, 2.0]), tf.ones([2]), tf.zeros_like(x), tf.shape(x)]
+    v += [tf.range(3), tf.one_hot([1], 2), tf.square(x), tf.sqrt(x), tf.expand_dims(x, 0)]
+    v += [tf.tile(x, [1, 2]), tf.identity(x), tf.add_n([x, x]), tf.clip_by_value(x, 0.0, 1.0)]
+    v += [tf.nn.l2_loss(x), tf.maximum(x, 0.0), tf.get_variable("gv", [2])]
+    v += [tf.to_float(tf.constant(1)), *tf.gradients(ce, [w, w2])]
+    v += [tf.assign(b, [1.0, 2.0, 3.0, 4.0]), tf.global_variables_initializer()]
     v.append(tf.train.GradientDescentOptimizer(0.1).minimize(ce))
-    v.append(tf.group(v[-1], v[-2])); v.append(tf.reduce_sum(x, name='total')); v.append(tf.reduce_max(w))
-    with tf.variable_scope('vs'):
-        a = tf.get_variable('a', [2], initializer=tf.zeros_initializer()); v += [a, a + 1.]
-        with tf.name_scope('inner'): v.append(a * a)
-    with tf.variable_scope('vs', reuse=True): v += [tf.get_variable('a', [2]), tf.constant(2.)]
+    v.append(tf.group(v[-1], v[-2]))
+    v += [tf.reduce_sum(x, name="total"), tf.reduce_max(w)]
+    with tf.variable_scope("vs"):
+        a = tf.get_variable("a", [2], initializer=tf.zeros_initializer())
+        v += [a, a + 1.0]
+        with tf.name_scope("inner"):
+            v.append(a * a)
+    with tf.variable_scope("vs", reuse=True):
+        v += [tf.get_variable("a", [2]), tf.constant(2.0)]
     return v
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import os
 import threading
 import warnings
 
@@ -199,7 +200,8 @@ def test_config_is_accepted():
     config.gpu_options.allow_growth = True
     config.gpu_options.per_process_gpu_memory_fraction = 0.4
     with tf.Session(config=config) as sess:
-        assert sess.run(tf.constant(1.0), options=tf.RunOptions(), run_metadata=tf.RunMetadata()) == 1
+        one = tf.constant(1.0)
+        assert sess.run(one, options=tf.RunOptions(), run_metadata=tf.RunMetadata()) == 1
 
 
 def test_make_callable():
@@ -310,3 +312,32 @@ def test_a_stateful_operation_runs_once_in_all_parts():
     two = sess.partial_run(handle, [second, count.op], {y: 3.0})[0]
     np.testing.assert_allclose(two, one * 3.0, rtol=1e-6)
     assert calls == [1] and sess.run(v) == 1.0
+
+
+def test_a_fed_variable_is_fed_to_all_its_readers():
+    v = tf.Variable(1.0)
+    with tf.control_dependencies([tf.no_op()]):
+        late = v + 0.0
+    sess = tf.Session()
+    assert sess.run([v, v * 2.0, late, v.read_value()], {v: 5.0}) == [5.0, 10.0, 5.0, 5.0]
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
+def test_a_hundred_thousand_runs_do_not_grow_memory():
+    a, b = tf.placeholder(tf.float32, []), tf.placeholder(tf.float32, [100])
+    v = tf.Variable(tf.zeros([100]))
+    step = v.assign_add(a * b + 3.0)
+    sess = tf.Session()
+    sess.run(v.initializer)
+    values = np.ones(100, np.float32)
+    for _ in range(2000):
+        sess.run(step, {a: 1.0, b: values})
+    before = resident_bytes()
+    for _ in range(100_000):
+        sess.run(step, {a: 1.0, b: values})
+    assert resident_bytes() - before < 2_000_000

@@ -21,12 +21,15 @@ def old(t):
         mean=lambda x, i: t.reduce_mean(x, reduction_indices=i),
         largest=lambda x, i: t.reduce_max(x, reduction_indices=i, keep_dims=True),
         concat=lambda d, v: t.concat(d, v), split=lambda d, n, v: t.split(d, n, v),
-        expand=lambda x, d: t.expand_dims(x, dim=d), squeeze=lambda x, d: t.squeeze(x, squeeze_dims=d),
-        softmax=lambda x, d: t.nn.softmax(x, dim=d), matmul=t.batch_matmul, init=t.initialize_all_variables,
-        everything=t.all_variables, pow=t.pow, sigmoid=t.nn.sigmoid, linspace=t.lin_space,
+        expand=lambda x, d: t.expand_dims(x, dim=d),
+        squeeze=lambda x, d: t.squeeze(x, squeeze_dims=d),
+        softmax=lambda x, d: t.nn.softmax(x, dim=d), matmul=t.batch_matmul,
+        init=t.initialize_all_variables, everything=t.all_variables, pow=t.pow,
+        sigmoid=t.nn.sigmoid, linspace=t.lin_space,
         cross=lambda y, x: t.nn.softmax_cross_entropy_with_logits(labels=y, logits=x, dim=-1),
         uniform=t.random_uniform, normal=t.random_normal, seed=t.set_random_seed, inv=t.inv,
-        xavier=t.contrib.layers.xavier_initializer, step=t.contrib.framework.get_or_create_global_step,
+        xavier=t.contrib.layers.xavier_initializer,
+        step=t.contrib.framework.get_or_create_global_step,
         scope=lambda name, values: t.op_scope(values, name),
     )  # fmt: skip
 
@@ -75,9 +78,10 @@ def test_the_same_program_in_every_spelling(names, root):
         (n.largest(x, [0, 1]), [[6.0]]), (n.concat(1, [x, x]), np.concatenate([a, a], 1)),
         (n.split(0, 2, x)[1], a[1:]), (n.expand(x, 1), a[:, None]), (n.inv(x), 1 / a),
         (n.squeeze(n.expand(x, 0), [0]), a), (n.softmax(x, 1), probability),
-        (n.matmul(x, n.neg(x), transpose_b=True) if names is new else root.matmul(x, -x, False, True),
-         -a @ a.T), (n.to_float(root.constant([1, 2])), [1.0, 2.0]),
-        (n.linspace(0.0, 1.0, 3), [0.0, 0.5, 1.0]), (n.cross(x, x), -(a * np.log(probability)).sum(1)),
+        (n.matmul(x, n.neg(x), False, True), -a @ a.T),
+        (n.to_float(root.constant([1, 2])), [1.0, 2.0]),
+        (n.linspace(0.0, 1.0, 3), [0.0, 0.5, 1.0]),
+        (n.cross(x, x), -(a * np.log(probability)).sum(1)),
     ]  # fmt: skip
     with root.Session() as sess:
         sess.run(n.init())
@@ -149,9 +153,10 @@ def test_misspelt_names(path, text):
 def test_known_names_that_are_missing_say_so(path):
     space, _, name = path.rpartition(".")
     holder = getattr(tf, space) if space else tf
-    with pytest.raises(NotImplementedError, match="part of TensorFlow 1.15 but not supported") as e:
+    with pytest.raises(NotImplementedError) as caught:
         getattr(holder, name)
-    assert isinstance(e.value, AttributeError)
+    assert "part of TensorFlow 1.15 but not supported yet" in str(caught.value)
+    assert isinstance(caught.value, AttributeError)
 
 
 def test_two_spellings_of_one_argument_at_once():

@@ -47,7 +47,7 @@ def test_dimension_arithmetic():
     assert tf.compat.dimension_value(three) == 3
     with pytest.raises(ValueError, match=">= 0"):
         tf.Dimension(-1)
-    with pytest.raises(TypeError, match="tf.shape"):
+    with pytest.raises(TypeError, match=r"tf\.shape"):
         int(unknown)
 
 

@@ -198,7 +198,7 @@ def test_count_up_to():
         (lambda: tf.Variable(tf.placeholder(tf.float32)), NotImplementedError, "shape specified"),
         (lambda: tf.Variable(1.0, collections="variables"), ValueError, "list, tuple, or set"),
         (lambda: tf.Variable(tf.constant(1), dtype=tf.float32), TypeError, "tf.cast"),
-        (lambda: tf.assign(tf.Variable([1.0, 2.0]), [1.0]), ValueError, "expected a value of shape [2]"),
+        (lambda: tf.assign(tf.Variable([1.0, 2.0]), [1.0]), ValueError, "a value of shape [2]"),
         (lambda: tf.assign(tf.Variable(1.0), tf.constant(1)), TypeError, "tf.cast"),
         (lambda: tf.assign(tf.constant(1.0), 2.0), ValueError, "must be a variable"),
         (lambda: iter(tf.Variable([1.0])), TypeError, "not iterable"),

@@ -439,7 +439,7 @@ def emit_cast(value: Any, dtype: Any, name: str | None) -> Any:
 
 
 def one_of(new: Any, old: Any, new_name: str, old_name: str, function: str) -> Any:
-    """The value of an argument with two spellings. Errors: InvalidArgumentError when both differ."""
+    """An argument with two spellings. Errors: InvalidArgumentError when both are given."""
     if old is None:
         return new
     if new is not None:

@@ -22,18 +22,13 @@ from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.devices import merge_devices, normal_device
 from tinyflow.frontends.tf1.elements import Operation, Tensor, find_graph
+from tinyflow.frontends.tf1.naming import Naming
 from tinyflow.frontends.tf1.spelling import closest
 from tinyflow.ir.graph import builder as builders
 from tinyflow.ir.graph.builder import Builder
-from tinyflow.ir.graph.nodes import Op, TensorType, Value
+from tinyflow.ir.graph.nodes import Effect, Op, TensorType, Value
 
 __all__ = ["Graph", "get_default_graph", "reset_default_graph"]
-
-_FIRST_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\\-/]*")
-_INNER_SCOPE = re.compile(r"[A-Za-z0-9_.\\\-/]*")
-
-#: default names that are not the name of the op's class
-_DEFAULT_NAMES = {"Constant": "Const"}
 
 DEFAULT_SEED = 87654321
 
@@ -57,7 +52,7 @@ class _Controls:
     "is_fetchable",
     "consumers_of",
 )
-class Graph(Builder):
+class Graph(Naming, Builder):
     """A graph under construction. Thread-safe for naming; blocks (scopes) are per graph.
 
     lint_notes: remarks about the program that are no errors, shown by ``tinyflow explain``.
@@ -66,10 +61,9 @@ class Graph(Builder):
     node_class = Operation
 
     def __init__(self) -> None:
+        super().__init__()
         self._operations: list[Operation] = []
         self._by_name: dict[str, Operation] = {}
-        self._names_in_use: dict[str, int] = {}
-        self._scope = ""
         self._controls: list[_Controls] = []
         self._devices: list[str | Callable[[Operation], Any] | None] = []
         self._collections: dict[Any, list[Any]] = {}
@@ -78,7 +72,6 @@ class Graph(Builder):
         self._unfetchable: set[Any] = set()
         self._consumers: dict[Tensor, list[Operation]] = {}
         self._consumers_upto = 0
-        self._lock = threading.RLock()
         self.seed: int | None = None
         self.lint_notes: list[tuple[str, Source]] = []
         #: compiled steps by what was asked for; shared by all sessions of the graph
@@ -183,97 +176,6 @@ class Graph(Builder):
 
             return pack_nested(value, dtype, name)
         return super().constant(value, dtype, name)
-
-    # ------------------------------------------------------------------ names
-
-    def claim(self, name: str | None, op: Op) -> str:
-        """The unique full name of a new node; ``scope/`` (from ``name_scope``) is taken as is."""
-        if name is None:
-            kind = op.type_name
-            return self.unique_name(_DEFAULT_NAMES.get(kind, kind))
-        if name.endswith("/"):
-            return name[:-1]
-        self._check_scope_name(name)
-        return self.unique_name(name)
-
-    def _claim_result(self, name: str | None, op: Op) -> str:
-        """``claim``; what belongs to the gradient of a node lives in the scope ``<node>_grad``."""
-        if self.forward is None or self.forward.name is None:
-            return self.claim(name, op)
-        outer = self._scope
-        self._scope = f"{outer}/{self.forward.name}_grad" if outer else f"{self.forward.name}_grad"
-        try:
-            return self.claim(name, op)
-        finally:
-            self._scope = outer
-
-    def unique_name(self, name: str, mark_as_used: bool = True) -> str:
-        """``name`` in the current scope, with ``_1``, ``_2`` ... when it is taken.
-
-        Case is set aside, as TensorFlow does: after ``mul`` comes ``Mul_1``.
-        """
-        if self._scope:
-            name = f"{self._scope}/{name}"
-        key = name.lower()
-        in_use = self._names_in_use
-        with self._lock:
-            count = in_use.get(key, 0)
-            if mark_as_used:
-                in_use[key] = count + 1
-            if count == 0:
-                return name
-            candidate = f"{key}_{count}"
-            while candidate in in_use:
-                count += 1
-                candidate = f"{key}_{count}"
-            if mark_as_used:
-                in_use[candidate] = 1
-            return f"{name}_{count}"
-
-    def _absolute_unique(self, name: str) -> str:
-        outer, self._scope = self._scope, ""
-        try:
-            return self.unique_name(name)
-        finally:
-            self._scope = outer
-
-    def reserve(self, *names: str) -> None:
-        """Counts names of helper operations that TensorFlow makes and that are not needed here,
-        so that the names of what follows agree."""
-        for name in names:
-            self.unique_name(name)
-
-    def _check_scope_name(self, name: str) -> None:
-        pattern = _INNER_SCOPE if self._scope else _FIRST_SCOPE
-        if pattern.fullmatch(name) is None:
-            raise InvalidArgumentError(
-                f"'{name}' is not a valid scope name",
-                expected="letters, digits and . _ - / (no leading _ outside a scope)",
-                hint=f"for example '{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('_') or 'x'}'",
-            )
-
-    @contextlib.contextmanager
-    def name_scope(self, name: str | None) -> Iterator[str]:
-        """``with g.name_scope("layer1") as scope``; ``"layer1/"`` re-enters, None is the root."""
-        outer = self._scope
-        if name is None or name == "":
-            inner = ""
-        elif not isinstance(name, str):
-            raise TypeError(f"name for name_scope must be a string, got {name!r}")
-        elif name.endswith("/"):
-            self._check_scope_name(name)
-            inner = name[:-1]
-        else:
-            self._check_scope_name(name)
-            inner = self.unique_name(name)
-        self._scope = inner
-        try:
-            yield inner + "/" if inner else ""
-        finally:
-            self._scope = outer
-
-    def get_name_scope(self) -> str:
-        return self._scope
 
     # ------------------------------------------------------------------ control edges, devices
 
@@ -442,6 +344,13 @@ class Graph(Builder):
                     self._consumers.setdefault(value, []).append(node)
             self._consumers_upto = len(self._operations)
         return self._consumers.get(tensor, [])
+
+    def readers_of(self, tensor: Tensor) -> list[Operation]:
+        """The other operations that read the variable of which ``tensor`` is a read; else none."""
+        op = tensor.node.op
+        if op.effect is not Effect.READ or tensor.node.inputs:
+            return []
+        return [n for n in self._operations if n.op == op and n is not tensor.node]
 
     # ------------------------------------------------------------------ collections
 

@@ -119,7 +119,8 @@ def executing_eagerly() -> bool:
 class _Finder:
     """Makes public namespaces importable: ``import tinyflow.contrib.layers as layers``.
 
-    A finder and loader in one (importlib.abc takes 8 ms to import). It comes last, so that real sub-packages of tinyflow are found first.
+    A finder and loader in one (importlib.abc takes 8 ms to import). It comes last, so that real
+    sub-packages of tinyflow are found first.
     """
 
     def find_spec(
@@ -130,7 +131,8 @@ class _Finder:
         public = name[len(_PACKAGE) + 1 :]
         plain = _plain(public)
         if plain in NAMESPACES or plain in MODULES or public == _COMPAT:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+            spec = importlib.machinery.ModuleSpec
+            return spec(name, self, is_package=True)  # type: ignore[arg-type]
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

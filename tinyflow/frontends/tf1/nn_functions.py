@@ -18,6 +18,7 @@ from tinyflow.ops import comparison, contraction, convert, elementwise, nn, redu
 from tinyflow.ops import shape as shape_ops
 from tinyflow.ops.activation import leaky_relu as leaky_relu_op
 from tinyflow.ops.activation import relu
+from tinyflow.ops.like import reshape_like
 
 __all__ = [
     "bias_add", "dropout", "l2_normalize", "leaky_relu", "log_softmax", "moments", "relu_layer",
@@ -54,6 +55,14 @@ def _named_arguments(function: str, sentinel: Any, labels: Any, logits: Any) -> 
         raise InvalidArgumentError("Both labels and logits must be provided.")
 
 
+def _as_rows(labels: Any, logits: Any) -> Any:
+    """Labels in the shape of the logits: all leading dimensions are rows, however they are cut."""
+    labels, logits = _beside(labels, logits, "labels"), tensor(logits, "logits")
+    if None in (labels.type.rank, logits.type.rank) or labels.type.rank == logits.type.rank:
+        return labels
+    return reshape_like(labels, logits)
+
+
 def softmax_cross_entropy_with_logits(
     _sentinel: Any = None, labels: Any = None, logits: Any = None, dim: int = -1,
     name: str | None = None, axis: Any = None,
@@ -64,6 +73,7 @@ def softmax_cross_entropy_with_logits(
     graph = graph_of(labels, logits)
     with graph.as_default(), graph.name_scope(scope_name):
         labels = convert.stop_gradient(tensor(labels), name="labels_stop_gradient")
+        labels = _as_rows(labels, logits)
         return nn.softmax_cross_entropy_with_logits(
             labels, logits, dim if axis is None else axis, name="Reshape_2"
         )
@@ -79,6 +89,7 @@ def softmax_cross_entropy_with_logits_v2(
         graph.as_default(),
         graph.name_scope(name or "softmax_cross_entropy_with_logits"),
     ):
+        labels, logits = _as_rows(labels, logits), tensor(logits, "logits")
         return nn.softmax_cross_entropy_with_logits(
             labels, logits, -1 if axis is None else axis, name="Reshape_2"
         )

@@ -47,11 +47,13 @@ class PartialRun:
                     f"The tensor {tensor.name} has already been fed.", source=tensor.node.source
                 )
             self.known[tensor] = value
-        for wanted in (*request.values, *request.targets):
+        asked: list[Tensor | Operation] = [*request.values, *request.targets]
+        for wanted in asked:
             if wanted not in self.fetchable:
+                node = wanted.node if isinstance(wanted, Tensor) else wanted
                 raise InvalidArgumentError(
-                    f"Fetch {wanted.name} was not specified in partial_run_setup.",
-                    source=getattr(wanted, "node", wanted).source,
+                    f"Fetch {node.name} was not specified in partial_run_setup.",
+                    source=node.source,
                 )
         return request.build(self._values(request))
 

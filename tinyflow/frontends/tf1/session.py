@@ -54,7 +54,17 @@ def get_default_session() -> BaseSession | None:
 class _Plan:
     """One request (fetches, fed tensors) of one session: a bound native step per feed shapes."""
 
-    __slots__ = ("bound", "build", "feeds", "lock", "request", "session", "single", "source_of")
+    __slots__ = (
+        "bound",
+        "build",
+        "copies",
+        "feeds",
+        "lock",
+        "request",
+        "session",
+        "single",
+        "source_of",
+    )
 
     def __init__(self, session: BaseSession, request: Fetches, feeds: list[Feed]) -> None:
         self.session = session
@@ -64,7 +74,14 @@ class _Plan:
         self.lock = session._lock
         self.single = request.single
         self.build = request.build
+        # A fed variable is fed to every operation that reads it.
+        self.copies = [
+            (i, other.outputs[0])
+            for i, feed in enumerate(feeds)
+            for other in session.graph.readers_of(feed.tensor)
+        ]
         fed = {feed.tensor: i for i, feed in enumerate(feeds)}
+        fed.update((copy, len(feeds) + n) for n, (_, copy) in enumerate(self.copies))
         # A fetched tensor that is fed comes back as it was fed; the rest is computed.
         computed = [v for v in request.values if v not in fed]
         self.source_of = (
@@ -86,6 +103,8 @@ class _Plan:
             ):
                 value = feed.convert(value)
             arrays.append(value)
+        if self.copies:
+            arrays += [arrays[i] for i, _ in self.copies]
         step = self.bound.get(tuple([a.shape for a in arrays]))
         if step is None:
             step = self.bind(arrays)
@@ -101,10 +120,10 @@ class _Plan:
     def bind(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
         """Checks shapes, compiles the step for them and binds it to the session's variables."""
         shapes = tuple([a.shape for a in arrays])
-        for feed, shape in zip(self.feeds, shapes, strict=True):
+        for feed, shape in zip(self.feeds, shapes, strict=False):
             feed.check_shape(shape)
         request = self.request
-        feeds = [feed.tensor for feed in self.feeds]
+        feeds = [feed.tensor for feed in self.feeds] + [copy for _, copy in self.copies]
         fetches = [v for v in request.values if v not in feeds]
         types = [TensorType(f.dtype, s) for f, s in zip(feeds, shapes, strict=True)]
         graph = self.session.graph

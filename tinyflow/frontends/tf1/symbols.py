@@ -39,7 +39,8 @@ core.dtype.float64: float64 double dtypes.float64
 .graph_keys.get_collection: get_collection
 .graph_keys.get_collection_ref: get_collection_ref
 .convert.convert_to_tensor: convert_to_tensor
-.namespace.disable_v2_behavior: disable_v2_behavior disable_eager_execution enable_resource_variables \
+.namespace.disable_v2_behavior: disable_v2_behavior disable_eager_execution \
+enable_resource_variables \
 disable_resource_variables disable_v2_tensorshape disable_tensor_equality
 .namespace.executing_eagerly: executing_eagerly
 .namespace.VERSION: VERSION version.VERSION
@@ -79,7 +80,8 @@ disable_resource_variables disable_v2_tensorshape disable_tensor_equality
 initializers.global_variables
 .variables.local_variables_initializer: local_variables_initializer initialize_local_variables \
 initializers.local_variables
-.variables.tables_initializer: tables_initializer initialize_all_tables initializers.tables_initializer
+.variables.tables_initializer: tables_initializer initialize_all_tables \
+initializers.tables_initializer
 .variables.is_variable_initialized: is_variable_initialized
 .variables.report_uninitialized_variables: report_uninitialized_variables
 .variables.assert_variables_initialized: assert_variables_initialized

@@ -311,10 +311,9 @@ def _get_in(
     custom_getter: Any = None, constraint: Any = None, caching_device: Any = None,
     **keywords: Any,
 ) -> Any:  # fmt: skip
-    if isinstance(shape, Value) and shape.type.shape != () and initializer is None:
+    if isinstance(shape, Value) and initializer is None and not _is_shape(shape):
         # The lecture writes get_variable("bias", tf.zeros((100,))).
-        if not (shape.dtype.is_integer and shape.type.rank == 1):
-            shape, initializer = None, shape
+        shape, initializer = None, shape
     initializer = scope.initializer if initializer is None else initializer
     regularizer = scope.regularizer if regularizer is None else regularizer
     partitioner = scope.partitioner if partitioner is None else partitioner
@@ -335,6 +334,10 @@ def _get_in(
         return getter(_get_or_make, full_name, **arguments)
 
 
+def _is_shape(value: Value) -> bool:
+    return value.dtype.is_integer and value.type.rank in (0, 1)
+
+
 def _get_or_make(
     name: str, shape: Any = None, dtype: Any = float32, initializer: Any = None,
     regularizer: Any = None, reuse: Any = None, trainable: bool | None = None,
@@ -353,11 +356,13 @@ def _get_or_make(
             hint=_name_hint(store, name),
         )
     if partitioner is not None:
-        made = _partitioned(name, shape, dtype, initializer, partitioner, trainable, collections)
+        from tinyflow.frontends.tf1.partitioned import partitioned
+
+        made = partitioned(name, shape, dtype, initializer, partitioner, trainable, collections)
         if made is not None:
             store.variables[name] = made
             return made
-    value = _initial_value(name, shape, dtype, initializer)
+    value = initial_value(name, shape, dtype, initializer)
     keep_dtype = dtype if not isinstance(value, Value) else None
     variable = Variable(
         value, trainable, collections, validate_shape, name=name, dtype=keep_dtype,
@@ -402,7 +407,7 @@ def _name_hint(store: _Store, name: str) -> str | None:
     return None if match is None else f"did you mean {match!r}?"
 
 
-def _initial_value(name: str, shape: Any, dtype: Any, initializer: Any) -> Any:
+def initial_value(name: str, shape: Any, dtype: Any, initializer: Any) -> Any:
     """A tensor, a literal, or a function that makes the initial value."""
     if initializer is None:
         from tinyflow.frontends.tf1.initializers import GlorotUniform, Zeros
@@ -444,59 +449,3 @@ def _takes_no_arguments(function: Any) -> bool:
         or p.kind is p.VAR_POSITIONAL
         for p in parameters
     )
-
-
-class PartitionedVariable:
-    """A variable kept in pieces along one axis; in an expression it is the whole."""
-
-    def __init__(self, name: str, pieces: list[Variable], axis: int, shape: Any) -> None:
-        self.name = name
-        self.pieces = pieces
-        self.axis = axis
-        self.shape = TensorShape(shape)
-        self.graph = pieces[0].graph
-        self.source = pieces[0].source
-        self.dtype = pieces[0].dtype
-
-    def as_value(self) -> Any:
-        from tinyflow.frontends.tf1.array_functions import concat
-
-        with self.graph.name_scope(self.name + "/ConcatPartitions/"):
-            return concat([p.as_value() for p in self.pieces], self.axis)
-
-    as_tensor = _as_graph_element = as_value
-
-    def get_shape(self) -> TensorShape:
-        return self.shape
-
-    def __iter__(self) -> Any:
-        return iter(self.pieces)
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-
-def _partitioned(
-    name: str, shape: Any, dtype: Any, initializer: Any, partitioner: Any, trainable: Any,
-    collections: Any,
-) -> Any:  # fmt: skip
-    """The pieces that ``partitioner(shape, dtype)`` asks for; None when it asks for one."""
-    static = TensorShape(shape)
-    counts = list(partitioner(shape=static, dtype=dtype))
-    axes = [axis for axis, count in enumerate(counts) if count > 1]
-    if not axes:
-        return None
-    if len(axes) > 1:
-        raise InvalidArgumentError(
-            f"Can only slice a variable along one dimension: shape: {static.as_list()}, "
-            f"partitioning: {counts}"
-        )
-    axis, extents = axes[0], static.as_list()
-    count, total = counts[axis], extents[axis]
-    pieces = []
-    for i in range(count):
-        rows = total // count + (1 if i < total % count else 0)
-        part = [*extents[:axis], rows, *extents[axis + 1 :]]
-        value = _initial_value(f"{name}/part_{i}", part, dtype, initializer)
-        pieces.append(Variable(value, trainable, collections, name=f"{name}/part_{i}", dtype=dtype))
-    return PartitionedVariable(name, pieces, axis, extents)
