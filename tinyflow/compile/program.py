@@ -22,6 +22,7 @@ from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.passes.fuse_groups import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
+from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.arena import Arena, aligned_empty
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
 from tinyflow.runtime.result_memory import result_empty
@@ -228,6 +229,7 @@ class Program:
         self._positions = [plan.results.index(v) for v in fn.outputs[:split]]
         self._bind_static()
         self._generation = -1
+        self._marked = False
 
     # ---- building ------------------------------------------------------------------------------
     def _slot(self, place: Any) -> int:
@@ -347,7 +349,7 @@ class Program:
             self.bind_variables()
         tables = self._tables
         for position, slot in self._feed_slots:
-            address = feeds[position].__array_interface__["data"][0]
+            address = address_of(feeds[position])
             for table in tables:
                 table[slot] = address
         results = []
@@ -355,7 +357,7 @@ class Program:
             array = result_empty(shape, dtype)
             results.append(array)
             if slot is not None:
-                address = array.__array_interface__["data"][0]
+                address = address_of(array)
                 for table in tables:
                     table[slot] = address
         if self._initialized_slots:
@@ -369,8 +371,10 @@ class Program:
         if advance:
             for key in self.counters:
                 store.counter(key)[0] += 1
-        for ref in self.updates:
-            store.mark_initialized(ref)
+        if not self._marked:
+            for ref in self.updates:
+                store.mark_initialized(ref)
+            self._marked = True
         if len(self._positions) == len(results):
             return results
         fresh = [True] * len(results)

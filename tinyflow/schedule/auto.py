@@ -366,7 +366,10 @@ def _assemble_rows(
 ) -> tuple[Body, list[str]]:
     """One nest per sweep over (row, column), then the steps that bring them into one row loop."""
     everything = [st for b, inside, first in sweeps for st in (*b, *first, *inside)]
-    x.find_in_place(everything)
+    if columns % STRIPE == 0 or columns > 8 * STRIPE:
+        # In short rows a masked store overlaps the vector that the next row loads: the load would
+        # wait for the store, and rows could not overlap in time.
+        x.find_in_place(everything)
     axes, mapping = merge_axes(
         roots_of(everything), x.outer + x.inner, frozenset({len(x.outer)})
     )

@@ -46,6 +46,7 @@ from tinyflow.schedule.lowering import (
     single_axis,
 )
 from tinyflow.schedule.targets import Target
+from tinyflow.te.canonical import STRIPE, is_striped_dot
 
 #: Steps of k between two visits of a tile: the row part of a tile (28 KiB of floats) stays in L1.
 KC = 512
@@ -78,6 +79,8 @@ class _Problem:
     rows: int
     vectors: int
     b_contiguous: bool
+    swapped: bool = False
+    striped: bool = False
 
     @property
     def width(self) -> int:
@@ -99,8 +102,10 @@ class _Problem:
 def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     """The kernels of a contraction group: one, or packing and blocked product."""
     p = _problem(x, target)
-    b_bytes = p.k * p.n * p.dtype.size_bytes
     batch = _size(p.outer)
+    if p.striped:
+        return [_striped_rows(p, batch) if p.swapped else _striped_terms(p, batch)]
+    b_bytes = p.k * p.n * p.dtype.size_bytes
     big = b_bytes > target.l2_bytes * 3 // 4 and p.m >= 4 * p.rows
     if p.k > 0 and not p.outer and (big or (not p.b_contiguous and p.m >= 8)):
         return _blocked(p)
@@ -136,6 +141,11 @@ def _problem(x: GroupExpressions, target: Target) -> _Problem:
     k_var, k_extent, k_map = single_axis([(v, n) for v, n in axes if v not in own], "k")
     mapping = {**{v: scalar_visit.substitute(e, k_map) for v, e in mapping.items()}, **k_map}
     a, b = (scalar_visit.substitute(e, mapping) for e in (a, b))
+    shape = item.tensor.shape
+    last_extent = shape[-1] if shape else 1
+    striped = is_striped_dot(last_extent, k_extent)
+    if striped and last_extent == 1 and outer:
+        outer.append((s.var("j1"), 1))  # the last axis is there, it only has one element
     if outer and _depends(a, outer[-1][0]) and not _depends(b, outer[-1][0]):
         a, b = b, a  # the product commutes exactly; the vector runs along the last output axis
     column, n_extent = None, 1
@@ -147,6 +157,14 @@ def _problem(x: GroupExpressions, target: Target) -> _Problem:
             row, m_extent = outer.pop(position)
             break
     lanes = max(2, target.lanes * 4 // max(4, item.value.dtype.size_bytes))
+    swapped = column is not None and row is not None and (
+        _stride_along(a, k_var) != 1
+        if striped
+        else _fills_lanes(m_extent, n_extent, lanes) and _stride_along(a, row) == 1
+    )
+    if swapped:
+        a, b = b, a
+        (row, m_extent), (column, n_extent) = (column, n_extent), (row, m_extent)
     vectors = _vectors(m_extent, n_extent, lanes, target.vector_registers)
     most = max(1, (target.vector_registers - vectors - 1) // vectors)
     tiles = -(-m_extent // most) if m_extent else 1
@@ -163,15 +181,28 @@ def _problem(x: GroupExpressions, target: Target) -> _Problem:
 
         return at
 
-    contiguous = True
-    if column is not None:
-        for load in scalar_visit.loads(b):
-            form = scalar_visit.linear(load.args[0], (column,))
-            contiguous &= form is not None and form.coefficients.get(column, 0) in (0, 1)
+    contiguous = column is None or _stride_along(b, column) in (0, 1)
     return _Problem(
         x, element(a, row, k_var), element(b, k_var, column), m_extent, n_extent, k_extent, item,
-        outer, row, column, mapping, lanes, rows, vectors, contiguous,
+        outer, row, column, mapping, lanes, rows, vectors, contiguous, swapped, striped,
     )  # fmt: skip
+
+
+def _fills_lanes(m: int, n: int, lanes: int) -> bool:
+    """Whether vectors along the rows fill their lanes where vectors along the columns do not.
+
+    The results are then scattered, which pays for narrow products only.
+    """
+    return n * 4 <= lanes * 3 and m >= 2 * lanes
+
+
+def _stride_along(expr: Expr, var: Expr) -> int | None:
+    """How far the loads of an operand move per step of ``var``; None unless evenly and alike."""
+    strides = set()
+    for load in scalar_visit.loads(expr):
+        form = scalar_visit.linear(load.args[0], (var,))
+        strides.add(None if form is None else form.coefficients.get(var, 0))
+    return strides.pop() if len(strides) == 1 else None  # type: ignore[return-value]
 
 
 def _depends(expr: Expr, var: Expr) -> bool:
@@ -295,34 +326,189 @@ def _direct(p: _Problem, batch: int) -> LoweredKernel:
     main = panel_cases(p.rows) if full_rows else ()
     tail = panel_cases(p.m % p.rows) if p.m % p.rows else ()
     body = _cases(i, p.row_tiles, full_rows, main, tail)
-    work = batch * p.m * p.n * p.k
-    axes: Axes = list(p.outer)
     tiles: Axes = [(i, p.row_tiles), (j, p.panels)]
     # Bands of rows go to threads; with few of them (skinny products) panels of columns do.
     if p.row_tiles < 4 and p.panels > p.row_tiles:
         tiles.reverse()
-    axes += tiles
-    parallel = work >= PARALLEL_WORK
-    if parallel:
-        count = len(p.outer) + 1
-        task, extent, change = single_axis(axes[:count], "task")
-        body = _nest(axes[count:], body)
-        body = loop_visit.substitute_vars(body, change)
-        body = (For(task, extent, PARALLEL, body),)
-        per_task = max(1, work // max(1, extent))
-        chunk = max(1, PARALLEL_WORK // 4 // per_task)
-    else:
-        body, chunk = _nest(axes, body), 0
     steps = [
         f"tile(i, j, {p.rows}, {p.width})", "reorder(k, i.i, j.i)", "cache_write(acc, register)",
         "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
-    ] + (["parallel(i.o)"] if parallel else [])  # fmt: skip
-    return p.x.kernel(body, steps, 2 * work, chunk)
+    ]  # fmt: skip
+    return _over_tiles(p, body, tiles, batch, steps)
+
+
+def _over_tiles(
+    p: _Problem, body: Body, tiles: Axes, batch: int, steps: list[str]
+) -> LoweredKernel:
+    """The kernel that runs ``body`` for every tile; the first axis goes to threads if it pays."""
+    work = batch * p.m * p.n * p.k
+    axes = [*p.outer, *tiles]
+    if work < PARALLEL_WORK:
+        return p.x.kernel(_nest(axes, body), steps, 2 * work)
+    count = len(p.outer) + 1
+    task, extent, change = single_axis(axes[:count], "task")
+    body = loop_visit.substitute_vars(_nest(axes[count:], body), change)
+    chunk = max(1, PARALLEL_WORK // 4 // max(1, work // max(1, extent)))
+    parallel = (For(task, extent, PARALLEL, body),)
+    return p.x.kernel(parallel, [*steps, f"parallel({tiles[0][0].attr})"], 2 * work, chunk)
 
 
 def _nest(axes: Axes, body: Body) -> Body:
     for var, extent in reversed(axes):
         body = (For(var, extent, SERIAL, body),)
+    return body
+
+
+# ---- striped ----------------------------------------------------------------------------------
+def _striped_rows(p: _Problem, batch: int) -> LoweredKernel:
+    """Vectors run along the rows: the stripes one after the other, their sums kept on the stack."""
+    i, j, stripe = s.var("it"), s.var("jt"), s.var("stripe")
+    full_rows, full_panels = p.m // p.rows, p.n // p.width
+
+    def tile(rows: int, width: int) -> Body:
+        t = _Tile(p, rows, width)
+        i0, j0 = i * p.rows, j * p.width
+        length = rows * t.vectors * p.lanes
+        sums = Buffer("stripes", p.dtype, (STRIPE, length), "stack")
+        term = _K * STRIPE + stripe
+        count = (s.index(p.k + STRIPE - 1) - stripe) // STRIPE
+        body = t.start(s.const(0, p.dtype))
+        body += t.sweep(
+            count, lambda u: p.a(i0 + u, term), p.b(term, j0 + t.offset), b_masked=True
+        )
+        body += t.over_rows(
+            t.lanes((Store(sums, (stripe, *t.at), s.load(t.acc, *t.at)),), masked=False)
+        )
+        nest: Body = (For(stripe, STRIPE, SERIAL, t.whole(body)),)
+        half = STRIPE // 2
+        while half:
+            both = s.load(sums, stripe, *t.at) + s.load(sums, stripe + half, *t.at)
+            fold = t.over_rows(t.lanes((Store(sums, (stripe, *t.at), both),), masked=False))
+            nest += (For(stripe, half, SERIAL, fold),)
+            half //= 2
+        final = s.load(sums, s.index(0), *t.at)
+        finish = t.over_rows(t.lanes((Store(t.acc, t.at, final),), masked=False))
+        finish += t.over_rows(t.lanes(_results(p, t, i0, j0)))
+        return (Alloc(sums, nest + t.whole(finish)),)
+
+    def panel_cases(rows: int) -> Body:
+        main = tile(rows, p.width) if full_panels else ()
+        tail = tile(rows, p.n % p.width) if p.n % p.width else ()
+        return _cases(j, p.panels, full_panels, main, tail)
+
+    main = panel_cases(p.rows) if full_rows else ()
+    tail = panel_cases(p.m % p.rows) if p.m % p.rows else ()
+    body = _cases(i, p.row_tiles, full_rows, main, tail)
+    steps = [
+        f"tile(j, i, {p.rows}, {p.width})", f"stripe(k, {STRIPE})", "reorder(k.l, k.o, j.i, i.i)",
+        "cache_write(acc, register)", "unroll(j.i)", f"vectorize(i.i, {p.lanes})",
+    ]  # fmt: skip
+    return _over_tiles(p, body, [(j, p.panels), (i, p.row_tiles)], batch, steps)
+
+
+#: Rows of a striped product per task: b is transposed once for each.
+STRIPED_BAND = 50
+
+
+def _striped_terms(p: _Problem, batch: int) -> LoweredKernel:
+    """Vectors run along k: STRIPE partial sums per result are one vector, folded at the end."""
+    blocks = -(-p.k // STRIPE)
+    columns = max(1, min(p.n, 10))
+    rows = max(1, min(p.m, 20 // columns))
+    band, tile_row = s.var("band"), s.var("it")
+    tiles = max(1, STRIPED_BAND // rows)
+    row_tiles = -(-p.m // rows) if p.m else 0
+    turned = Buffer("b_turned", p.dtype, (max(1, p.n), blocks * STRIPE), "stack")
+    turn = _stride_along(p.b(s.var("k"), s.var("j")), s.var("k")) != 1
+    small = p.n * blocks * STRIPE * p.dtype.size_bytes <= 96 * 1024
+    body: Body = ()
+    if turn and small:
+        body += _turn(p, turned, blocks)
+
+    def element_b(term: Expr, column: Expr) -> Expr:
+        return s.load(turned, column, term) if turn and small else p.b(term, column)
+
+    first = band * tiles + tile_row
+
+    def strip(count: int) -> Body:
+        out: Body = ()
+        for start in range(0, max(1, p.n), columns):
+            width = min(columns, max(1, p.n) - start)
+            out += _terms_tile(p, first * rows, count, start, width, element_b)
+        return out
+
+    full, rest = p.m // rows, p.m % rows
+    tiles_body = _cases(first, row_tiles, full, strip(rows) if full else (),
+                        strip(rest) if rest else ())  # fmt: skip
+    here = s.minimum(s.index(tiles), s.index(row_tiles) - band * tiles)
+    bands = -(-row_tiles // tiles)
+    if bands == 1:
+        here = s.index(row_tiles)
+    body += (For(tile_row, _plain(here), SERIAL, tiles_body),)
+    if turn and small:
+        body = (Alloc(turned, body),)
+    steps = [
+        f"tile(i, j, {rows}, {columns})", f"stripe(k, {STRIPE})", "unroll(i.i)", "unroll(j.i)",
+        f"vectorize(k.l, {STRIPE})",
+    ]  # fmt: skip
+    return _over_tiles(p, body, [(band, bands)], batch, steps)
+
+
+def _turn(p: _Problem, turned: Buffer, blocks: int) -> Body:
+    """b_turned[j, k] = b[k, j], zeros beyond the last term."""
+    block, lane, column = s.var("kb"), s.var("lane"), s.var("jc")
+    term = block * STRIPE + lane
+    store: Body = (Store(turned, (column, term), p.b(term, column)),)
+    if p.k % STRIPE:
+        store = (If(term < p.k, store, (Store(turned, (column, term), s.const(0, p.dtype)),)),)
+    vector = For(lane, STRIPE, VECTORIZE, store)
+    return (For(block, blocks, SERIAL, (For(column, max(1, p.n), UNROLL, (vector,)),)),)
+
+
+def _terms_tile(
+    p: _Problem, i0: Expr, rows: int, j0: int, width: int, element_b: Element
+) -> Body:
+    """rows x width results, each with its STRIPE partial sums in a register of its own."""
+    block, lane = s.var("kb"), s.var("lane")
+    accs = {
+        (u, v): Buffer(f"acc{u}_{v}", p.dtype, (STRIPE,), "register")
+        for u in range(rows) for v in range(width)
+    }  # fmt: skip
+    b_now = [Buffer(f"b{v}", p.dtype, (STRIPE,), "register") for v in range(width)]
+    a_now = Buffer("a_now", p.dtype, (STRIPE,), "register")
+
+    def vector(stores: list[Store]) -> Body:
+        return (For(lane, STRIPE, VECTORIZE, tuple(stores)),)
+
+    def terms(term: Expr) -> list[Store]:
+        stores = [
+            Store(b_now[v], (lane,), element_b(term, s.index(j0 + v))) for v in range(width)
+        ]
+        for u in range(rows):
+            stores.append(Store(a_now, (lane,), p.a(i0 + u, term)))
+            for v in range(width):
+                acc = accs[u, v]
+                new = _fma(s.load(a_now, lane), s.load(b_now[v], lane), s.load(acc, lane))
+                stores.append(Store(acc, (lane,), new))
+        return stores
+
+    zero = s.const(0, p.dtype)
+    body = vector([Store(acc, (lane,), zero) for acc in accs.values()])
+    full = p.k // STRIPE
+    inner: Body = (For(block, full, SERIAL, vector(terms(block * STRIPE + lane))),)
+    if p.k % STRIPE:
+        term = full * STRIPE + lane
+        inner += (For(lane, STRIPE, VECTORIZE, (If(term < p.k, tuple(terms(term))),)),)
+    for buffer in (a_now, *b_now):
+        inner = (Alloc(buffer, inner),)
+    body += inner
+    for (u, v), acc in accs.items():
+        p.x.temporaries[p.item.value] = s.fold("sum", acc)
+        p.x.forget()
+        stores = tuple(p.x.store_result(r) for r in p.x.results)
+        body += _at(p, stores, i0 + u, s.index(j0 + v))
+    for acc in accs.values():
+        body = (Alloc(acc, body),)
     return body
 
 

@@ -11,10 +11,15 @@ are flattened, the last fastest):
 The striping vectorises along the reduced axis (one vector holds the 16 partials), across other axes
 (16 vectors), and the tree is more accurate than a running sum: error O(log) instead of O(R).
 A ``dot`` reduction (contractions) is one chain per output: acc = fma(a, b, acc), k ascending,
-because a register tile has its parallelism in the outputs.
+because a register tile has its parallelism in the outputs. Narrow contractions (last extent of the
+result at most NARROW, at least LONG terms) have little there, so they are striped as above, each
+partial being such a chain.
 
 Imports nothing.
 """
+
+NARROW = 16
+LONG = 128
 
 STRIPE = 16
 CHUNK = 8192
@@ -23,3 +28,8 @@ CHUNK = 8192
 def chunk_count(extent: int) -> int:
     """Number of chunks of a reduction over ``extent`` elements."""
     return max(1, -(-extent // CHUNK))
+
+
+def is_striped_dot(last_extent: int, terms: int) -> bool:
+    """Whether a contraction of so many terms is striped; last_extent: of its result's last axis."""
+    return last_extent <= NARROW and terms >= LONG
