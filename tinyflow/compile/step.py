@@ -16,7 +16,6 @@ from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.core import options
 from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
-from tinyflow.passes.base import PassRecord
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.specialize import specialize
@@ -25,6 +24,12 @@ from tinyflow.schedule.targets import Target
 
 #: called with every new ``Step``, and with a ``BoundStep`` whenever it has a new program; for tools
 observers: list[Callable[[Any], None]] = []
+
+
+def _binding(value: Value) -> Any:
+    """What identifies an input before and after optimisation."""
+    key = value.node.op.key  # type: ignore[attr-defined]
+    return value.node if key is None else key
 
 
 class CompiledFunction:
@@ -38,11 +43,8 @@ class CompiledFunction:
         )
         self.program = Program(self.plan, VariableStore())
         # Optimisation may drop inputs that nothing needs; calls still pass them.
-        kept = {v.node if v.node.op.key is None else v.node.op.key: n for n, v in enumerate(fn.inputs)}  # type: ignore[attr-defined]
-        self._positions = [
-            kept[v.node if v.node.op.key is None else v.node.op.key]  # type: ignore[attr-defined]
-            for v in self.program.feed_values
-        ]
+        kept = {_binding(v): n for n, v in enumerate(fn.inputs)}
+        self._positions = [kept[_binding(v)] for v in self.program.feed_values]
         self._types = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
 
     def __call__(self, *arrays: Any) -> tuple[np.ndarray[Any, Any], ...]:
@@ -77,9 +79,11 @@ class Step:
         feeds: Sequence[Value],
         feed_types: Sequence[TensorType],
         state_types: dict[Any, TensorType] | None = None,
+        targets: Sequence[Node] = (),
     ) -> None:
         self.written = written
         self.fetches = tuple(fetches)
+        self.targets = tuple(targets)
         self.feeds = tuple(feeds)
         self.specialized = specialize(written, feed_types, state_types)
         self.fn, self.records = optimize(self.specialized)
@@ -90,9 +94,6 @@ class Step:
         self._plans: dict[bool, Plan] = {}
         for observe in observers:
             observe(self)
-
-    records: list[PassRecord]
-    targets: tuple[Node, ...] = ()
 
     def plan_for(self, fuse: bool) -> Plan:
         found = self._plans.get(fuse)
@@ -116,17 +117,14 @@ class BoundStep:
     def __init__(self, step: Step, store: VariableStore) -> None:
         self.step = step
         self.store = store
-        self.runs_once: bool | str = step.once_first
-        self._load(Program(step.plan_for(step.fuse and not self.runs_once), store))
-        self._ready = False
+        self.compiled = not step.once_first  # the whole-step program is in use
+        self._ran = self._ready = False
+        self._load(Program(step.plan_for(step.fuse and self.compiled), store))
 
     def _load(self, program: Program) -> None:
         self.program = program
         kept = {feed: n for n, feed in enumerate(self.step.feeds)}
-        self._positions = [
-            kept[v.node.op.key]  # type: ignore[attr-defined]
-            for v in program.feed_values
-        ]
+        self._positions = [kept[_binding(v)] for v in program.feed_values]
         self._all_in_order = self._positions == list(range(len(self.step.feeds)))
         for observe in observers:
             observe(self)
@@ -144,15 +142,12 @@ class BoundStep:
         return self.program.run(arrays)
 
     def _prepare(self) -> None:
-        """Before the first run, and once more before the second of a step that ran op by op."""
+        """Before each run until the whole-step program is in use: at most twice."""
         self._check_initialized()
-        if self.runs_once is False:
-            self._ready = True
-        elif self.runs_once == "done":
+        if not self.compiled and self._ran:
             self._load(Program(self.step.plan, self.store))
-            self._ready, self.runs_once = True, False
-        else:
-            self.runs_once = "done"
+            self.compiled = True
+        self._ran, self._ready = True, self.compiled
 
     def _check_initialized(self) -> None:
         # A step that asks whether a variable has a value chooses by the answer.
@@ -187,6 +182,4 @@ def compile_step(
     written = functionalize(fetches, targets, feeds)
     if needs_stages(written):
         return StagedStep(written, feeds, feed_types)
-    step = Step(written, fetches, feeds, feed_types, state_types)
-    step.targets = tuple(targets)
-    return step
+    return Step(written, fetches, feeds, feed_types, state_types, targets)

@@ -528,13 +528,10 @@ def _blocked(p: _Problem) -> list[LoweredKernel]:
         scratch.append((total, Scratch(p.dtype, p.m * p.n, "partial")))
     band, tile_row = s.var("band"), s.var("it")
     tiles = max(1, BAND_BYTES // (KC * p.rows * p.dtype.size_bytes))
-    bands = -(-p.row_tiles // tiles)
-    first = band * tiles
-    in_band = (
-        s.index(tiles)
-        if p.row_tiles % tiles == 0
-        else s.minimum(s.index(tiles), s.index(p.row_tiles) - first)
-    )
+    # An even number of bands, equal to within one tile: two threads finish together.
+    bands = min(p.row_tiles, 2 * -(-p.row_tiles // (2 * tiles)))
+    first = band * p.row_tiles // bands
+    in_band = (band + 1) * p.row_tiles // bands - first
     a_packed = Buffer("a_packed", p.dtype, (tiles * KC * p.rows,), "stack")
     block = s.var("kb")
     length = (
@@ -555,7 +552,7 @@ def _blocked(p: _Problem) -> list[LoweredKernel]:
     row_of_tiles = For(in_group, _plain(here), SERIAL, tiles_body)
     sweep = For(group, groups, SERIAL, (For(tile_row, _plain(in_band), SERIAL, (row_of_tiles,)),))
     body: Body = (For(block, -(-p.k // KC), SERIAL, (pack, sweep)),)
-    body = (Alloc(a_packed, _clear(p, total, first, in_band) + body),)
+    body = (Alloc(a_packed, body),)
     if not plain:
         body += _finish(p, total, first, in_band)
     steps = [
@@ -625,10 +622,12 @@ def _blocked_tiles(
         i = (first + tile_row) * p.rows + _ROW
         j = panel * p.width + t.offset
         at = (i * p.n + j,)
-        body: Body = ()
-        if width % p.lanes:
-            body += t.start(s.const(0, p.dtype))
-        body += t.over_rows(t.lanes((Store(t.acc, t.at, s.load(total, *at)),)))
+        zero = t.start(s.const(0, p.dtype))
+        resume = t.over_rows(t.lanes((Store(t.acc, t.at, s.load(total, *at)),)))
+        body: Body = zero
+        if p.k > KC:
+            partial_lanes = zero if width % p.lanes else ()
+            body = (If(block.equal(0), zero, partial_lanes + resume),)
         k = block * KC + _K
         b = s.load(b_packed, (panel * p.k + k) * p.width + t.offset)
         body += t.sweep(
@@ -649,26 +648,6 @@ def _blocked_tiles(
     full, rest = p.m // p.rows, p.m % p.rows
     return _cases(first + tile_row, p.row_tiles, full, panel_cases(p.rows) if full else (),
                   panel_cases(rest) if rest else ())  # fmt: skip
-
-
-def _band_elements(p: _Problem, first: Expr, in_band: Expr, body: Body) -> Body:
-    """``body`` (in terms of ``e``, a position in the output) for every element of a band."""
-    e = s.var("e")
-    start = first * (p.rows * p.n)
-    count = s.minimum(in_band * (p.rows * p.n), s.index(p.m * p.n) - start)
-    block, lane = s.var("eo"), s.var("el")
-    full = count // p.lanes
-    main = loop_visit.substitute_vars(body, {e: start + block * p.lanes + lane})
-    rest = loop_visit.substitute_vars(body, {e: start + full * p.lanes + lane})
-    return (
-        For(block, _plain(full), SERIAL, (For(lane, p.lanes, VECTORIZE, main),)),
-        For(lane, p.lanes, VECTORIZE, (If(full * p.lanes + lane < count, rest),)),
-    )
-
-
-def _clear(p: _Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
-    store = Store(total, (s.var("e"),), s.const(0, p.dtype))
-    return _band_elements(p, first, in_band, (store,))
 
 
 def _finish(p: _Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
