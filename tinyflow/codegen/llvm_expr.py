@@ -73,11 +73,11 @@ class ExpressionWriter(Writer):
         return Facts(variables, effects, reads)
 
     def certain(self, expr: Expr) -> frozenset[Expr]:
-        """Loads and checks that evaluating ``expr`` always performs."""
+        """Loads, checks, folds and selects among them that evaluating ``expr`` always performs."""
         return self._effects_of(expr)[0]
 
     def possible(self, expr: Expr) -> frozenset[Expr]:
-        """Loads and checks that evaluating ``expr`` may perform."""
+        """Loads, checks and folds that evaluating ``expr`` may perform."""
         return self._effects_of(expr)[1]
 
     def _effects_of(self, expr: Expr) -> tuple[frozenset[Expr], frozenset[Expr]]:
@@ -94,7 +94,9 @@ class ExpressionWriter(Writer):
         parts = [self.effects_known[a] for a in node.args]
         possible = _NO_EXPRESSIONS.union(*(p for _, p in parts))
         if node.op == "select":
-            certain = parts[0][0] | (parts[1][0] & parts[2][0])
+            certain = parts[0][0] | (parts[1][0] & parts[2][0]) | {node}
+        elif node.op == "fold":  # what its body does depends on its own variable
+            return frozenset((node,)), frozenset((node,))
         else:
             certain = _NO_EXPRESSIONS.union(*(c for c, _ in parts))
         if node.op in ("load", "checked"):
@@ -278,11 +280,14 @@ def _select(w: ExpressionWriter, e: Expr) -> Value | None:
         bounds_condition(condition) or _checks(a) or _checks(b)
     ):
         return None
-    # What both arms load happens whatever the condition says. Without this a chain of selects over
-    # one load (powers by squaring) would be written twice per link.
+    # What both arms do happens whatever the condition says. Written under each arm's mask, a chain
+    # of selects (powers by squaring) would be twice as long with every link.
     shared = w.certain(a) & w.certain(b)
     if w.possible(a) <= shared and w.possible(b) <= shared:
         return None
+    for part in postorder(e):  # in this order, so that the text is always the same
+        if part in shared:
+            w.value(part)
     # Only what the condition selects may be loaded: x[i - 1] where i > 0, else 0.
     c = w.value(condition)
     x = w.under(c, a)

@@ -4,7 +4,7 @@ Main function: ``lower_group``. May import core, ir, te, passes.fuse_groups and 
 
 Limits that the choices follow from: element-wise and row kernels are bound by memory bandwidth, so
 each value is read and written once and rows stay in the first-level cache; contractions are bound
-by the fused multiply-add units (contraction.py).
+by the fused multiply-add units (contraction/).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyflow.ir.graph.nodes import Value
+from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import (
     PARALLEL,
     SERIAL,
@@ -27,7 +28,6 @@ from tinyflow.ir.loop.nodes import (
     Stmt,
     Store,
 )
-from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr

@@ -299,7 +299,7 @@ def affine_parts(roots: Iterable[Expr], variables: Sequence[Expr]) -> list[dict[
     stack, seen = list(roots), set()
     while stack:
         expr = stack.pop()
-        if expr in seen or not expr.args and expr not in wanted:
+        if expr in seen or (not expr.args and expr not in wanted):
             continue
         seen.add(expr)
         if expr.dtype is int64:
@@ -360,7 +360,7 @@ def single_axis(axes: Axes, name: str) -> tuple[Expr, Any, dict[Expr, Expr]]:
 
 
 def roots_of(statements: Iterable[Stmt]) -> list[Expr]:
-    return [e for e in loop_visit.all_expressions(statements)]
+    return list(loop_visit.all_expressions(statements))
 
 
 def operations(statements: Iterable[Stmt]) -> int:

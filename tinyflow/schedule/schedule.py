@@ -455,7 +455,10 @@ def _chunked(
     chunk = s.var(f"{name}.c")
     count = (n + (CHUNK - 1)) // CHUNK
     length = s.minimum(s.index(CHUNK), n - chunk * CHUNK)
-    totals = [Buffer(f"{st.buffer.name}.sum", acc.dtype, (STRIPE,), "stack") for st, _, acc in partials]
+    totals = [
+        Buffer(f"{store.buffer.name}.sum", acc.dtype, (STRIPE,), "stack")
+        for store, _, acc in partials
+    ]
     inner = _striped_sweep(var, lane, body, length, partials, name, chunk * CHUNK)
     inner += tuple(
         Store(total, (chunk % STRIPE,), combine(c, s.load(total, chunk % STRIPE), s.fold(c, acc)))

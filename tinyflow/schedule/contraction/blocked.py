@@ -1,0 +1,193 @@
+"""Contractions larger than the caches: packed panels and bands.
+
+Main function: ``lower_blocked``. May import core, ir and contraction.tile.
+"""
+
+from __future__ import annotations
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import (
+    PARALLEL,
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    For,
+    If,
+    Store,
+)
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.schedule.contraction.problem import Problem
+from tinyflow.schedule.contraction.tile import (
+    LANE,
+    ROW,
+    TERM,
+    VECTOR,
+    Tile,
+    at_tile,
+    cases,
+    plain,
+    tile_cases,
+)
+from tinyflow.schedule.lowering import LoweredKernel, Scratch
+
+#: Steps of k between two visits of a tile: the row part of a tile (28 KiB of floats) stays in L1.
+KC = 512
+#: Panels of b that one pass over a band works on: GROUP x 64 KiB stay in the second-level cache.
+GROUP = 12
+#: Bytes of a's packed band: it streams from the second-level cache while b's panel stays in L1.
+BAND_BYTES = 192 * 1024
+
+
+def lower_blocked(p: Problem) -> list[LoweredKernel]:
+    """pack b, then bands of rows: for each KC of k, pack a, sweep all panels."""
+    size = p.panels * p.k * p.width
+    packed = Buffer("b_packed", p.dtype, (size,))
+    scratch = [(packed, Scratch(p.dtype, size, "b_packed"))]
+    kernels = [p.x.kernel(_pack_b(p, packed), ["cache_read(b, panels)", "parallel(j.o)"], 0, 1,
+                          scratch, "_pack")]  # fmt: skip
+    bare = len(p.x.results) == 1 and p.x.results[0] is p.item
+    if bare:
+        total: Buffer = p.x.buffer(p.item.value)
+    else:
+        total = Buffer("partial", p.dtype, (p.m * p.n,))
+        scratch.append((total, Scratch(p.dtype, p.m * p.n, "partial")))
+    band, tile_row = s.var("band"), s.var("it")
+    tiles = max(1, BAND_BYTES // (KC * p.rows * p.dtype.size_bytes))
+    # An even number of bands, equal to within one tile: two threads finish together.
+    bands = min(p.row_tiles, 2 * -(-p.row_tiles // (2 * tiles)))
+    first = band * p.row_tiles // bands
+    in_band = (band + 1) * p.row_tiles // bands - first
+    a_packed = Buffer("a_packed", p.dtype, (tiles * KC * p.rows,), "stack")
+    block = s.var("kb")
+    length = (
+        s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
+    )  # fmt: skip
+    panel = s.var("jt")
+    packing = _pack_a(p, a_packed, first, tile_row, block, length)
+    pack = For(tile_row, plain(in_band), SERIAL, packing)
+    group, in_group = s.var("jg"), s.var("jp")
+    groups = -(-p.panels // GROUP)
+    here = (
+        s.index(GROUP) if p.panels % GROUP == 0
+        else s.minimum(s.index(GROUP), s.index(p.panels) - group * GROUP)
+    )  # fmt: skip
+    tiles_body = _blocked_tiles(
+        p, packed, a_packed, total, first, tile_row, panel, block, length
+    )
+    tiles_body = loop_visit.substitute_vars(tiles_body, {panel: group * GROUP + in_group})
+    row_of_tiles = For(in_group, plain(here), SERIAL, tiles_body)
+    sweep = For(group, groups, SERIAL, (For(tile_row, plain(in_band), SERIAL, (row_of_tiles,)),))
+    body: Body = (For(block, -(-p.k // KC), SERIAL, (pack, sweep)),)
+    body = (Alloc(a_packed, body),)
+    if not bare:
+        body += _finish(p, total, first, in_band)
+    steps = [
+        f"tile(i, j, {p.rows}, {p.width})", f"split(k, {KC})", "cache_read(a, band)",
+        "cache_write(acc, register)", "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
+        "parallel(band)",
+    ]  # fmt: skip
+    kernels.append(
+        p.x.kernel((For(band, bands, PARALLEL, body),), steps, 2 * p.m * p.n * p.k, 1, scratch)
+    )
+    return kernels
+
+
+def _pack_b(p: Problem, packed: Buffer) -> Body:
+    """b_packed[panel, k, column]: what a tile reads per step of k stands together."""
+    panel = s.var("jt")
+    column = panel * p.width + VECTOR * p.lanes + LANE
+    at = ((panel * p.k + TERM) * p.width + VECTOR * p.lanes + LANE,)
+    store: Body = (Store(packed, at, p.b(TERM, column)),)
+    if p.n % p.width:
+        zero = Store(packed, at, s.const(0, p.dtype))
+        store = (If(column < p.n, store, (zero,)),)
+    vectors = For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),))
+    return (For(panel, p.panels, PARALLEL, (For(TERM, p.k, SERIAL, (vectors,)),)),)
+
+
+def _pack_a(
+    p: Problem, packed: Buffer, first: Expr, tile: Expr, block: Expr, length: Expr
+) -> Body:
+    """a_packed[tile, k, row]: the broadcasts of one step of k stand together."""
+
+    def rows(count: int) -> Body:
+        # A cache line of a row at a time: rows whose distance is a power of two share cache sets,
+        # so a line that is left is gone when the next element of it is wanted.
+        outer, inner = s.var("ko"), s.var("ki")
+        value = p.a((first + tile) * p.rows + ROW, block * KC + TERM)
+        at = ((tile * KC + TERM) * p.rows + ROW,)
+        copy: Body = (Store(packed, at, value),)
+        line = loop_visit.substitute_vars(copy, {TERM: outer * 16 + inner})
+        body: Body = ()
+        full = length // 16
+        body += (For(outer, plain(full), SERIAL,
+                     (For(ROW, count, SERIAL, (For(inner, 16, UNROLL, line),)),)),)  # fmt: skip
+        if not (length.is_const and length.attr % 16 == 0):
+            rest = loop_visit.substitute_vars(copy, {TERM: full * 16 + inner})
+            body += (For(ROW, count, SERIAL,
+                         (For(inner, plain(length - full * 16), SERIAL, rest),)),)  # fmt: skip
+        return body
+
+    full, rest = p.m // p.rows, p.m % p.rows
+    return cases(first + tile, p.row_tiles, full, rows(p.rows) if full else (),
+                  rows(rest) if rest else ())  # fmt: skip
+
+
+def _blocked_tiles(
+    p: Problem, b_packed: Buffer, a_packed: Buffer, total: Buffer, first: Expr, tile_row: Expr,
+    panel: Expr, block: Expr, length: Expr,
+) -> Body:  # fmt: skip
+    """One tile's KC steps: partial sums come from memory and go back there."""
+
+    def tile(rows: int, width: int) -> Body:
+        t = Tile(p, rows, width)
+        i = (first + tile_row) * p.rows + ROW
+        j = panel * p.width + t.offset
+        at = (i * p.n + j,)
+        zero = t.start(s.const(0, p.dtype))
+        resume = t.over_rows(t.lanes((Store(t.acc, t.at, s.load(total, *at)),)))
+        body: Body = zero
+        if p.k > KC:
+            partial_lanes = zero if width % p.lanes else ()
+            body = (If(block.equal(0), zero, partial_lanes + resume),)
+        k = block * KC + TERM
+        b = s.load(b_packed, (panel * p.k + k) * p.width + t.offset)
+        body += t.sweep(
+            plain(length),
+            lambda u: s.load(a_packed, (tile_row * KC + TERM) * p.rows + u),
+            b,
+            b_masked=False,
+        )
+        body += t.over_rows(t.lanes((Store(total, at, s.load(t.acc, *t.at)),)))
+        return t.whole(body)
+
+    return tile_cases(p, first + tile_row, panel, tile)
+
+
+def _finish(p: Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
+    """The epilogue over a band of finished sums, row by row."""
+    row, panel = s.var("row"), s.var("jt")
+    p.x.temporaries[p.item.value] = s.load(total, row * p.n + s.var("column"))
+    p.x.forget()
+    column = panel * p.lanes + LANE
+    body = at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), row, column)
+    body = loop_visit.substitute_vars(body, {s.var("column"): column})
+    full, rest = p.n // p.lanes, p.n % p.lanes
+    loops: Body = ()
+    if full:
+        loops += (For(panel, full, SERIAL, (For(LANE, p.lanes, VECTORIZE, body),)),)
+    if rest:
+        tail = loop_visit.substitute_vars(body, {panel: s.index(full)})
+        loops += (For(LANE, p.lanes, VECTORIZE, (If(_column_limit(p, full), tail),)),)
+    local = s.var("row_in_band")
+    count = s.minimum(in_band * p.rows, s.index(p.m) - first * p.rows)
+    loops = loop_visit.substitute_vars(loops, {row: first * p.rows + local})
+    return (For(local, plain(count), SERIAL, loops),)
+
+
+def _column_limit(p: Problem, full: int) -> Expr:
+    return (p.n - full * p.lanes) > LANE

@@ -1,0 +1,155 @@
+"""One register tile of a contraction, and what surrounds every tile.
+
+Main type: ``Tile``; ``over_tiles`` makes the kernel. May import core, ir and contraction.problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import (
+    PARALLEL,
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    For,
+    If,
+    Store,
+)
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.schedule.contraction.problem import Problem, size_of
+from tinyflow.schedule.lowering import Axes, LoweredKernel, single_axis
+
+#: Multiply-adds below which threads do not pay.
+PARALLEL_WORK = 200_000
+
+# ---- one tile ------------------------------------------------------------------------------------
+ROW, VECTOR, LANE, TERM = s.var("u"), s.var("v"), s.var("lane"), s.var("k")
+
+
+def multiply_add(a: Expr, b: Expr, acc: Expr) -> Expr:
+    return s.fma(a, b, acc) if a.dtype.kind == "float" else a * b + acc
+
+
+class Tile:
+    """Loop nests over one register tile of ``rows`` x ``vectors`` accumulators."""
+
+    def __init__(self, p: Problem, rows: int, width: int) -> None:
+        self.p, self.rows, self.width = p, rows, width
+        self.vectors = -(-width // p.lanes)
+        self.acc = Buffer("acc", p.dtype, (rows * self.vectors * p.lanes,), "register")
+        self.b_now = Buffer("b_now", p.dtype, (self.vectors * p.lanes,), "register")
+
+    @property
+    def at(self) -> tuple[Expr]:
+        p = self.p
+        return (ROW * (self.vectors * p.lanes) + VECTOR * p.lanes + LANE,)
+
+    def lanes(self, body: Body, masked: bool = True) -> Body:
+        """``body`` for every lane of every vector of the tile's row; the last may be partial."""
+        p = self.p
+        rest = self.width % p.lanes
+        out: Body = ()
+        full = self.vectors - (1 if rest and masked else 0)
+        if full:
+            out += (For(VECTOR, full, UNROLL, (For(LANE, p.lanes, VECTORIZE, body),)),)
+        if rest and masked:
+            last = loop_visit.substitute_vars(body, {VECTOR: s.index(self.vectors - 1)})
+            out += (For(LANE, p.lanes, VECTORIZE, (If(rest > LANE, last),)),)
+        return out
+
+    def over_rows(self, body: Body) -> Body:
+        return (For(ROW, self.rows, UNROLL, body),)
+
+    @property
+    def offset(self) -> Expr:
+        """Column within the tile."""
+        return VECTOR * self.p.lanes + LANE
+
+    def start(self, initial: Expr) -> Body:
+        return self.over_rows(self.lanes((Store(self.acc, self.at, initial),), masked=False))
+
+    def sweep(self, extent: Any, a: Callable[[Expr], Expr], b: Expr, b_masked: bool) -> Body:
+        """for k: acc[u, v] = fma(a(u, k), b(k, v), acc[u, v])"""
+        fetch = self.lanes((Store(self.b_now, (self.offset,), b),), masked=b_masked)
+        b_lane = s.load(self.b_now, self.offset)
+        update = Store(self.acc, self.at, multiply_add(a(ROW), b_lane, s.load(self.acc, *self.at)))
+        if self.width % self.p.lanes and b_masked:
+            # Lanes beyond the edge hold nothing: they must not be read either.
+            zero = Store(self.b_now, (self.offset,), s.const(0, self.p.dtype))
+            fetch = self.lanes((zero,), masked=False) + fetch
+        body = fetch + self.over_rows(self.lanes((update,), masked=False))
+        return (Alloc(self.b_now, (For(TERM, extent, SERIAL, body),)),)
+
+    def whole(self, body: Body) -> Body:
+        return (Alloc(self.acc, body),)
+
+
+def results(p: Problem, tile: Tile, i: Expr, j: Expr) -> Body:
+    """The group's results from the tile's accumulators, at rows i + u, columns j + offset."""
+    p.x.temporaries[p.item.value] = s.load(tile.acc, *tile.at)
+    p.x.forget()
+    return at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), i + ROW, j + tile.offset)
+
+
+def at_tile(p: Problem, body: Body, i: Expr, j: Expr) -> Body:
+    body = loop_visit.substitute_vars(body, p.mapping)
+    change = {}
+    if p.row is not None:
+        change[p.row] = i
+    if p.column is not None:
+        change[p.column] = j
+    return loop_visit.substitute_vars(body, change)
+
+
+def cases(index: Expr, count: int, full: int, main: Body, tail: Body) -> Body:
+    """``main`` for index < full, else ``tail``; only what can happen is generated."""
+    if full == count:
+        return main
+    return tail if full == 0 else (If(index < full, main, tail),)
+
+
+def tile_cases(p: Problem, i: Expr, j: Expr, make: Callable[[int, int], Body]) -> Body:
+    """The tile at row tile ``i`` and panel ``j``: ``make(rows, width)``, smaller at the edges."""
+    full_rows, full_panels = p.m // p.rows, p.n // p.width
+
+    def panel(rows: int) -> Body:
+        main = make(rows, p.width) if full_panels else ()
+        tail = make(rows, p.n % p.width) if p.n % p.width else ()
+        return cases(j, p.panels, full_panels, main, tail)
+
+    main = panel(p.rows) if full_rows else ()
+    tail = panel(p.m % p.rows) if p.m % p.rows else ()
+    return cases(i, p.row_tiles, full_rows, main, tail)
+
+
+def over_tiles(
+    p: Problem, body: Body, tiles: Axes, steps: list[str]
+) -> LoweredKernel:
+    """The kernel that runs ``body`` for every tile; the first axis goes to threads if it pays."""
+    work = size_of(p.outer) * p.m * p.n * p.k
+    axes = [*p.outer, *tiles]
+    if work < PARALLEL_WORK:
+        return p.x.kernel(nest(axes, body), steps, 2 * work)
+    count = len(p.outer) + 1
+    task, extent, change = single_axis(axes[:count], "task")
+    body = loop_visit.substitute_vars(nest(axes[count:], body), change)
+    chunk = max(1, PARALLEL_WORK // 4 // max(1, work // max(1, extent)))
+    parallel = (For(task, extent, PARALLEL, body),)
+    return p.x.kernel(parallel, [*steps, f"parallel({tiles[0][0].attr})"], 2 * work, chunk)
+
+
+def nest(axes: Axes, body: Body) -> Body:
+    for var, extent in reversed(axes):
+        body = (For(var, extent, SERIAL, body),)
+    return body
+
+
+def plain(extent: Expr) -> Any:
+    return extent.attr if extent.is_const else extent
