@@ -27,6 +27,8 @@ from tinyflow.ir.loop.nodes import (
     VECTORIZE,
     Alloc,
     Body,
+    Buffer,
+    Call,
     For,
     If,
     Kernel,
@@ -47,6 +49,9 @@ from tinyflow.schedule.targets import Target
 STACK_LIMIT_BYTES = 256 << 10
 #: Bodies with fewer expressions get a second copy without masks, for whole vectors.
 SPECIALISE_LIMIT = 400
+
+#: write or read, and how near: 3 is the first-level cache, 2 the second.
+_PREFETCH = {"prefetch": "i32 1, i32 2", "prefetch_read": "i32 0, i32 3"}
 
 _REPORT = """
 define internal void @tinyflow.report(ptr %status, i64 %code, i64 %got, i64 %limit) cold noinline {
@@ -122,6 +127,7 @@ class KernelWriter(RegisterWriter):
             For: self.loop,
             Alloc: self.alloc,
             If: self.condition,
+            Call: self.call,
         }
 
     def function(self) -> list[str]:
@@ -164,6 +170,21 @@ class KernelWriter(RegisterWriter):
                     f"codegen: kernel {self.kernel.name}: the CPU has no {type(stmt).__name__}"
                 )
             rule(stmt)
+
+    def call(self, stmt: Call) -> None:
+        """Hints: the line of ``buffer[index]`` that a later store or load will need."""
+        hint = _PREFETCH.get(stmt.function)
+        if hint is None:
+            raise InternalError(
+                f"codegen: kernel {self.kernel.name}: the CPU has no function {stmt.function}"
+            )
+        buffer, index = stmt.arguments
+        assert isinstance(buffer, Buffer) and isinstance(index, Expr)
+        access = self.access(buffer, (index,))
+        address = self.pointer(buffer, access.terms, access.offset)
+        if "prefetch.p0" not in self.declarations:
+            self.declare_intrinsic("prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+        self.line(f"call void @llvm.prefetch.p0(ptr {address[0]}, {hint}, i32 1)")
 
     def loop(self, stmt: For) -> None:
         if stmt.kind == PARALLEL:

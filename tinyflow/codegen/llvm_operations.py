@@ -86,6 +86,9 @@ def extreme(
     return w.call_on(level, f"{op}imum", ty, r, mangled)
 
 
+WHOLE = {32: int32, 64: int64}
+
+
 def _vector_extreme(
     w: ExpressionWriter, op: str, dtype: DType, a: str, b: str, lanes: int, level: int
 ) -> str:
@@ -107,9 +110,6 @@ def _vector_extreme(
     best = w.emit(level, f"select {bit} {equal}, {ty} {zero}, {ty} {best}")
     unordered = w.emit(level, f"fcmp uno {ty} {b}, {b}")
     return w.emit(level, f"select {bit} {unordered}, {ty} {b}, {ty} {best}")
-
-
-WHOLE = {32: int32, 64: int64}
 
 
 def _unary_float(name: str) -> Emitter:

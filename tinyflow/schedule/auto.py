@@ -410,9 +410,36 @@ def _assemble_rows(
             schedule.stripe(column_name)
         else:
             schedule.vectorize(column_name, lanes)
+    swept = [column_name for _, column_name, _ in names if column_name is not None]
+    if rows > 1 and columns >= PREFETCH_COLUMNS and len(swept) > 1:
+        _prefetch_rows(schedule, last, swept)
     if rows > 1 and rows * columns >= PARALLEL_ELEMENTS // 2:
         schedule.parallel(last)
     return schedule.body, schedule.steps
+
+
+#: Shorter rows come close enough to one stream for the hardware's own prefetching.
+PREFETCH_COLUMNS = 256
+
+
+def _prefetch_rows(schedule: Schedule, row_name: str, sweeps: list[str]) -> None:
+    """In the sweep that computes most, ask for the next row's inputs and this row's results.
+
+    Sweeps alternate between memory and arithmetic; each would wait for the other's end.
+    """
+    row = schedule.loop(row_name).var
+    vectors = [loop for name in sweeps if (loop := _vector_loop(schedule, name)) is not None]
+    if len(vectors) < 2:
+        return
+    first, host = vectors[0], max(vectors[:-1], key=lambda loop: operations(loop.body))
+    step = host.var
+    hints: list[Stmt] = []
+    for loop in vectors:
+        (lanes,) = loop.body
+        assert isinstance(lanes, For)
+        for stmt in lanes.body:
+            ...
+    schedule.note(f"prefetch({row_name} + 1)")
 
 
 # ---- other reductions ----------------------------------------------------------------------------

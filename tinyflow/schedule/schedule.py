@@ -430,7 +430,9 @@ def _striped_sweep(
     full = n // STRIPE
     done = full * STRIPE
     out: Body = _init(partials, lane)
-    if not (full.is_const and full.attr == 0):
+    if _takes_any_order(body, partials) and full.is_const and full.attr % GATHER == 0:
+        out += (For(outer, full.attr // GATHER, SERIAL, (_gathered(var, lane, body, partials[0], base, outer),)),)
+    elif not (full.is_const and full.attr == 0):
         main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
         vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
         if full.is_const and full.attr == 1:
@@ -441,6 +443,38 @@ def _striped_sweep(
         rest = visit.substitute_vars(body, {var: base + done + lane})
         out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
     return out
+
+
+#: Vectors that a maximum takes from memory before it goes on from the accumulator.
+GATHER = 4
+
+
+def _takes_any_order(body: Body, partials: list[tuple[Store, str, Buffer]]) -> bool:
+    """Whether the loop is one maximum or minimum: no order changes a bit of it."""
+    return len(body) == 1 and len(partials) == 1 and partials[0][1] in ("max", "min")
+
+
+def _gathered(
+    var: Expr, lane: Expr, body: Body, partial: tuple[Store, str, Buffer], base: Expr, outer: Expr
+) -> For:
+    """acc = max(acc, max(max(x0, x1), max(x2, x3))): one step of the accumulator for GATHER vectors.
+
+    A maximum with NaN and signed zeros is several instructions long, and in a row that lies in the
+    cache each would wait for the one before.
+    """
+    _, combiner, acc = partial
+    (update,) = body
+    assert isinstance(update, Store)
+    terms = [
+        scalar_visit.substitute(
+            update.value.args[1], {var: base + (outer * GATHER + n) * STRIPE + lane}
+        )
+        for n in range(GATHER)
+    ]
+    while len(terms) > 1:
+        terms = [combine(combiner, *terms[n : n + 2]) for n in range(0, len(terms), 2)]
+    step = Store(acc, (lane,), combine(combiner, s.load(acc, lane), terms[0]))
+    return For(lane, STRIPE, VECTORIZE, (step,))
 
 
 def _chunked(

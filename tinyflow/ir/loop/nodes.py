@@ -10,7 +10,9 @@ Grammar::
            | Store(buffer, indices, value)
            | Alloc(buffer, body)              a local buffer that lives while body runs
            | If(condition, then, orelse)
-           | Call(function, arguments)        a named native function (targets only)
+           | Call(function, arguments)        a named native function; on CPUs only
+                                              prefetch(buffer, index), prefetch_read(...): hints
+                                              for a store or a load, no effect on values
            | Barrier()                        all threads of a block arrive (GPU targets only)
     body   = tuple of stmt
 

@@ -79,10 +79,21 @@ REAL = rules(contract=RealEqual, when=is_float)(lambda x, y: [
     ("pow_minus_one", x ** -1.0, ew.reciprocal(x)),
     ("pow_minus_half", x ** -0.5, ew.rsqrt(x)),
     ("reciprocal_twice", ew.reciprocal(ew.reciprocal(x)), x),
-    ("mul_by_reciprocal", x * ew.reciprocal(y), x / y),       # one rounding instead of two
     ("div_by_reciprocal", x / ew.reciprocal(y), x * y),
     ("reciprocal_of_sqrt", ew.reciprocal(ew.sqrt(x)), ew.rsqrt(x)),
     ("sqrt_of_square", ew.sqrt(ew.square(x)), ew.absolute(x)),
+])  # fmt: skip
+
+
+def _is_as_large(m: Match) -> str | None:
+    """A smaller ``y`` has fewer reciprocals than the result has elements to divide."""
+    if m.y.type.shape != m.root.type.shape:
+        return "one reciprocal serves many elements"
+    return is_float(m)
+
+
+QUOTIENTS = rules(contract=RealEqual, when=_is_as_large)(lambda x, y: [
+    ("mul_by_reciprocal", x * ew.reciprocal(y), x / y),       # one rounding instead of two
 ])  # fmt: skip
 
 
@@ -272,6 +283,6 @@ def _number(number: float, m: Match) -> Any:
 
 
 RULES: list[Any] = [
-    *EXACT, *INTEGERS, *REAL, PowZero, ReassociateProduct, DivideThenMultiply, ReassociateSum,
+    *EXACT, *INTEGERS, *REAL, *QUOTIENTS, PowZero, ReassociateProduct, DivideThenMultiply, ReassociateSum,
     DivideByPowerOfTwo, NegateIntoConstant, Distribute, DivideByConstant,
 ]  # fmt: skip

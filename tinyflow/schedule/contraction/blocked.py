@@ -14,6 +14,7 @@ from tinyflow.ir.loop.nodes import (
     Alloc,
     Body,
     Buffer,
+    Call,
     For,
     If,
     Store,
@@ -44,7 +45,7 @@ BAND_BYTES = 192 * 1024
 
 def lower_blocked(p: Problem) -> list[LoweredKernel]:
     """pack b, then bands of rows: for each KC of k, pack a, sweep all panels."""
-    size = p.panels * p.k * p.width
+    size = -(-p.k // KC) * KC * p.panels * p.width
     packed = Buffer("b_packed", p.dtype, (size,))
     scratch = [(packed, Scratch(p.dtype, size, "b_packed"))]
     kernels = [p.x.kernel(_pack_b(p, packed), ["cache_read(b, panels)", "parallel(j.o)"], 0, 1,
@@ -63,9 +64,7 @@ def lower_blocked(p: Problem) -> list[LoweredKernel]:
     in_band = (band + 1) * p.row_tiles // bands - first
     a_packed = Buffer("a_packed", p.dtype, (tiles * KC * p.rows,), "stack")
     block = s.var("kb")
-    length = (
-        s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
-    )  # fmt: skip
+    length = _terms_of(p, block)
     panel = s.var("jt")
     packing = _pack_a(p, a_packed, first, tile_row, block, length)
     pack = For(tile_row, plain(in_band), SERIAL, packing)
@@ -97,16 +96,29 @@ def lower_blocked(p: Problem) -> list[LoweredKernel]:
 
 
 def _pack_b(p: Problem, packed: Buffer) -> Body:
-    """b_packed[panel, k, column]: what a tile reads per step of k stands together."""
-    panel = s.var("jt")
+    """b_packed[k // KC, panel, k % KC, column]: what a pass over a band reads stands together.
+
+    Panels at a distance of a power of two would share a part of the second-level cache's sets.
+    """
+    panel, block = s.var("jt"), s.var("kb")
     column = panel * p.width + VECTOR * p.lanes + LANE
-    at = ((panel * p.k + TERM) * p.width + VECTOR * p.lanes + LANE,)
-    store: Body = (Store(packed, at, p.b(TERM, column)),)
+    at = (_packed_row(p, block, panel, TERM) * p.width + VECTOR * p.lanes + LANE,)
+    store: Body = (Store(packed, at, p.b(block * KC + TERM, column)),)
     if p.n % p.width:
         zero = Store(packed, at, s.const(0, p.dtype))
         store = (If(column < p.n, store, (zero,)),)
     vectors = For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),))
-    return (For(panel, p.panels, PARALLEL, (For(TERM, p.k, SERIAL, (vectors,)),)),)
+    terms = For(TERM, plain(_terms_of(p, block)), SERIAL, (vectors,))
+    return (For(panel, p.panels, PARALLEL, (For(block, -(-p.k // KC), SERIAL, (terms,)),)),)
+
+
+def _packed_row(p: Problem, block: Expr, panel: Expr, term: Expr) -> Expr:
+    return (block * p.panels + panel) * KC + term
+
+
+def _terms_of(p: Problem, block: Expr) -> Expr:
+    """Number of terms in a block: KC, fewer in the last one."""
+    return s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
 
 
 def _pack_a(
@@ -154,8 +166,8 @@ def _blocked_tiles(
         if p.k > KC:
             partial_lanes = zero if width % p.lanes else ()
             body = (If(block.equal(0), zero, partial_lanes + resume),)
-        k = block * KC + TERM
-        b = s.load(b_packed, (panel * p.k + k) * p.width + t.offset)
+        body += _prefetch_next(p, total, rows, first + tile_row, panel)
+        b = s.load(b_packed, _packed_row(p, block, panel, TERM) * p.width + t.offset)
         body += t.sweep(
             plain(length),
             lambda u: s.load(a_packed, (tile_row * KC + TERM) * p.rows + u),
@@ -166,6 +178,16 @@ def _blocked_tiles(
         return t.whole(body)
 
     return tile_cases(p, first + tile_row, panel, tile)
+
+
+def _prefetch_next(p: Problem, total: Buffer, rows: int, tile: Expr, panel: Expr) -> Body:
+    """Asks for the next tile's partial sums: its rows lie in as many pages, which no hardware
+    prefetcher follows, and this tile's k loop hides the way to memory."""
+    row, vector = s.var("u"), s.var("v")
+    following = s.minimum(panel + 1, s.index(p.panels - 1))
+    index = (tile * p.rows + row) * p.n + following * p.width + vector * p.lanes
+    hint = Call("prefetch", (total, index))
+    return (For(row, rows, UNROLL, (For(vector, p.vectors, UNROLL, (hint,)),)),)
 
 
 def _finish(p: Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
