@@ -2,7 +2,7 @@
 
 Main types: ``Place``, ``MemoryPlan``, ``plan_memory``. May import core and ir.
 
-A value lives in a *root*: a feed, a variable, a constant, a fetched result, or a range of the arena.
+A value lives in a *root*: a feed, variable, constant, fetched result, or a range of the arena.
 Views share the root of their input. A result takes over the memory of an input that dies in the
 same kernel where the kernel allows it (``in_place`` pairs): a variable's new value its old one's,
 another value its input's range. Ranges of the arena are reused after the last kernel that needs
@@ -202,9 +202,10 @@ class _Planner:
         # of the old value must not see the new one, and a, b = b, a needs a place between.
         before, after = [], []
         for copy in self.plan.copies:
+            source = self.plan.places.get(self.root(copy.source))
             if copy.target.kind == "fetch":
                 before.append(copy)
-            elif self.plan.places.get(self.root(copy.source), copy.target).kind == "variable":
+            elif source is not None and source.kind == "variable":
                 between = Between(copy.size_bytes)
                 before.append(Copy(copy.source, between, copy.size_bytes))
                 after.append(Copy(between, copy.target, copy.size_bytes))

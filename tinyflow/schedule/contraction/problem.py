@@ -89,7 +89,7 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     k_var, k_extent, k_map = single_axis([(v, n) for v, n in axes if v not in own], "k")
     mapping = {**{v: scalar_visit.substitute(e, k_map) for v, e in mapping.items()}, **k_map}
     a, b = (scalar_visit.substitute(e, mapping) for e in (a, b))
-    shape = item.tensor.shape
+    shape: Any = item.tensor.shape  # type: ignore[union-attr]  # static by now
     last_extent = shape[-1] if shape else 1
     striped = is_striped_dot(last_extent, k_extent)
     if striped and last_extent == 1 and outer:
@@ -146,11 +146,13 @@ def _fills_lanes(m: int, n: int, lanes: int) -> bool:
 
 def stride_along(expr: Expr, var: Expr) -> int | None:
     """How far the loads of an operand move per step of ``var``; None unless evenly and alike."""
-    strides = set()
+    strides: set[Any] = set()
     for load in scalar_visit.loads(expr):
         form = scalar_visit.linear(load.args[0], (var,))
         strides.add(None if form is None else form.coefficients.get(var, 0))
-    return strides.pop() if len(strides) == 1 else None  # type: ignore[return-value]
+    if len(strides) > 1:
+        return None
+    return strides.pop() if strides else 0  # type: ignore[no-any-return]
 
 
 def _depends(expr: Expr, var: Expr) -> bool:
