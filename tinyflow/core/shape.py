@@ -150,18 +150,18 @@ def size_of(shape: Sequence[Dimension]) -> Dimension:
     return total
 
 
-def normalize_axis(axis: int, rank: int, op: str = "axis") -> int:
+def normalize_axis(axis: int, rank: int, op: str = "") -> int:
     """``axis`` counted from the front. Errors: AxisError outside [-rank, rank)."""
     if not -rank <= axis < rank:
         valid = "none (the input is a scalar)" if rank == 0 else f"{-rank} to {rank - 1}"
         raise AxisError(
-            f"{op}: axis {axis} is outside a rank {rank} input",
+            f"{op and op + ': '}axis {axis} is outside a rank {rank} input",
             expected=f"an axis out of: {valid}, got {axis}",
         )
     return axis + rank if axis < 0 else axis
 
 
-def normalize_axes(axes: Any, rank: int, op: str = "axis") -> tuple[int, ...]:
+def normalize_axes(axes: Any, rank: int, op: str = "") -> tuple[int, ...]:
     """Sorted distinct axes counted from the front; None means all. Errors: AxisError."""
     if axes is None:
         return tuple(range(rank))
@@ -169,7 +169,7 @@ def normalize_axes(axes: Any, rank: int, op: str = "axis") -> tuple[int, ...]:
         axes = (axes,)
     normal = [normalize_axis(int(a), rank, op) for a in axes]
     if len(set(normal)) != len(normal):
-        raise AxisError(f"{op}: axes {tuple(axes)} name one axis twice")
+        raise AxisError(f"{op and op + ': '}axes {tuple(axes)} name one axis twice")
     return tuple(sorted(normal))
 
 
