@@ -1,6 +1,6 @@
 """From a scheduled loop nest to the address of its native code, through the caches.
 
-Main functions: ``kernel_address``, ``kernel_text``. May import core, ir, schedule, codegen, runtime.
+Main functions: ``kernel_address``, ``kernel_text``. Imports core, ir, schedule, codegen, runtime.
 """
 
 from __future__ import annotations

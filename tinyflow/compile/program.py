@@ -22,8 +22,8 @@ from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.passes.fuse_groups import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
-from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.arena import Arena, aligned_empty
+from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
@@ -164,7 +164,8 @@ def _fixed_places(
     for value in fn.inputs:
         op = value.node.op
         assert isinstance(op, Input)
-        fixed[value] = Place(op.role if op.role != "argument" else "feed", value if op.key is None else op.key)
+        role = "feed" if op.role == "argument" else op.role
+        fixed[value] = Place(role, value if op.key is None else op.key)
     needed = [v for use in uses for v in use.reads if isinstance(v, Value)]
     for value in [*needed, *views.values(), *fn.outputs]:
         node = value.node
@@ -224,7 +225,9 @@ class Program:
         self.counters = [v.node.op.key for v in fn.inputs if _role(v) == "counter"]  # type: ignore[attr-defined]
         self.reads = [v.node.op.key for v in fn.inputs if _role(v) == "variable"]  # type: ignore[attr-defined]
         self.updates = list(fn.updates)
-        self._fetch_types = [(v.type.shape, v.dtype.numpy) for v in plan.results]
+        self._fetch_types: list[tuple[Any, Any]] = [
+            (v.type.shape, v.dtype.numpy) for v in plan.results
+        ]
         split = len(fn.outputs) - len(fn.updates)
         self._positions = [plan.results.index(v) for v in fn.outputs[:split]]
         self._bind_static()
@@ -284,10 +287,9 @@ class Program:
             0 if a is None else self._slot(self._place(a)) for a in action.arguments
         )
         source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
-        address = action.addresses.get(self.plan.target)
-        if address is None:
-            address = kernel_address(kernel, self.plan.target)
-            action.addresses[self.plan.target] = address
+        known = action.addresses.get(self.plan.target)
+        address = kernel_address(kernel, self.plan.target) if known is None else known
+        action.addresses[self.plan.target] = address
         return Launch(
             address, action.tasks, max(1, action.chunk),
             arguments, action.extents, kernel.name, source, action.flops, action.bytes,
@@ -316,8 +318,7 @@ class Program:
             if p.kind == "feed" and p in self._slot_of and v in values
         ]
         self._fetch_slots = [
-            self._slot_of[Place("fetch", n)] if Place("fetch", n) in self._slot_of else None
-            for n in range(len(self.plan.results))
+            self._slot_of.get(Place("fetch", n)) for n in range(len(self.plan.results))
         ]
         self._initialized_slots = [
             (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
@@ -353,13 +354,13 @@ class Program:
             for table in tables:
                 table[slot] = address
         results = []
-        for (shape, dtype), slot in zip(self._fetch_types, self._fetch_slots, strict=True):
+        for (shape, dtype), fetch_slot in zip(self._fetch_types, self._fetch_slots, strict=True):
             array = result_empty(shape, dtype)
             results.append(array)
-            if slot is not None:
+            if fetch_slot is not None:
                 address = address_of(array)
                 for table in tables:
-                    table[slot] = address
+                    table[fetch_slot] = address
         if self._initialized_slots:
             self._bind_initialized()
         for segment in self.segments:

@@ -35,7 +35,9 @@ def _binding(value: Value) -> Any:
 class CompiledFunction:
     """``compiled(*arrays) -> tuple of arrays`` for a function whose input types are static."""
 
-    def __init__(self, fn: Function, fuse: bool | None = None, target: Target | None = None) -> None:
+    def __init__(
+        self, fn: Function, fuse: bool | None = None, target: Target | None = None
+    ) -> None:
         self.original = fn
         self.fn, self.records = optimize(fn)
         self.plan: Plan = make_plan(
@@ -45,7 +47,7 @@ class CompiledFunction:
         # Optimisation may drop inputs that nothing needs; calls still pass them.
         kept = {_binding(v): n for n, v in enumerate(fn.inputs)}
         self._positions = [kept[_binding(v)] for v in self.program.feed_values]
-        self._types = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
+        self._types: list[tuple[Any, Any]] = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
 
     def __call__(self, *arrays: Any) -> tuple[np.ndarray[Any, Any], ...]:
         prepared = [

@@ -14,7 +14,7 @@ import numpy as np
 class DType:
     """An element type: its name, kind and size in bytes.
 
-    Compares equal to anything that ``as_dtype`` maps to it (``float32 == "float32" == np.float32``).
+    Compares equal to whatever ``as_dtype`` maps to it (``float32 == "float32" == np.float32``).
     """
 
     __slots__ = ("_hash", "_numpy", "kind", "name", "size_bytes")
@@ -82,7 +82,7 @@ class DType:
         if self.name == "bfloat16":
             import ml_dtypes
 
-            return ml_dtypes.finfo(self.numpy)
+            return ml_dtypes.finfo(self.numpy)  # type: ignore[no-untyped-call]
         return np.finfo(self.numpy) if self.kind == "float" else np.iinfo(self.numpy)
 
     def is_compatible_with(self, other: Any) -> bool:

@@ -1,7 +1,8 @@
 """Every exception of the system.
 
-Main types: ``UserError`` (the user can fix it), ``Unsupported`` (a limit of ours), ``InternalError``
-(our bug). The ``tf.errors`` codes are subclasses of ``UserError``. Imports core.source only.
+Main types: ``UserError`` (the user can fix it), ``Unsupported`` (a limit of ours),
+``InternalError`` (our bug). The ``tf.errors`` codes are subclasses of ``UserError``. Imports
+core.source only.
 
 Text follows one template::
 

@@ -1,6 +1,7 @@
 """The few switches of the system, typed, in one place (listed in docs/options.md).
 
-Main types: ``Options``; ``current()`` reads, ``override(...)`` scopes. Imports the standard library.
+Main types: ``Options``; ``current()`` reads, ``override(...)`` scopes. Imports only the standard
+library.
 """
 
 from __future__ import annotations

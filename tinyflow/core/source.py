@@ -36,7 +36,7 @@ def is_internal(filename: str) -> bool:
     known = _internal_code.get(filename)
     if known is None:
         # Dataclasses and exec'd helpers of this package have pseudo file names ("<string>").
-        known = filename.startswith(_PACKAGE) or filename.startswith("<frozen")
+        known = filename.startswith((_PACKAGE, "<frozen"))
         if known and filename.startswith(_PACKAGE + "examples" + os.sep):
             known = False
         _internal_code[filename] = known

@@ -30,7 +30,6 @@ from tinyflow.ops.base import (
 from tinyflow.ops.elementwise import (
     absolute,
     add,
-    divide,
     exp,
     log,
     maximum,

@@ -197,7 +197,7 @@ class _Specializer:
                 [v.type for v in inputs], [self.constants.get(v) for v in inputs]
             )
             if found is not None:
-                reads = argument_names(type(found))
+                reads = argument_names(type(found))  # type: ignore[arg-type]  # see there
                 return found, inputs if reads else ()
         return op, inputs
 

@@ -2,7 +2,7 @@
 
 Main function: ``address_of``. Imports numpy only.
 
-``array.ctypes.data`` and ``array.__array_interface__`` build objects and cost most of a microsecond.
+``array.ctypes.data`` and ``array.__array_interface__`` build objects and take nearly a microsecond.
 NumPy's C interface (``PyArrayObject_fields``) puts the pointer right behind the object's header;
 that is read directly where a check at import finds it there, otherwise the slow way is taken.
 """

@@ -360,14 +360,14 @@ def single_axis(axes: Axes, name: str) -> tuple[Expr, Any, dict[Expr, Expr]]:
 
 
 def roots_of(statements: Iterable[Stmt]) -> list[Expr]:
-    return list(loop_visit.all_expressions(statements))
+    """The expressions that stand in statements; their parts are not among them."""
+    return [e for st in loop_visit.walk(statements) for e in loop_visit.expressions(st)]
 
 
 def operations(statements: Iterable[Stmt]) -> int:
     """Floating-point operations of one pass over the statements (a call counts as 10)."""
     total = 0
-    for root in roots_of(statements):
-        for expr in scalar_visit.postorder(root):
-            if expr.dtype.kind == "float" and expr.args and expr.op not in ("load", "select"):
-                total += {"call": 10, "fma": 2}.get(expr.op, 1)
+    for expr in scalar_visit.postorder(*roots_of(statements)):
+        if expr.dtype.kind == "float" and expr.args and expr.op not in ("load", "select"):
+            total += {"call": 10, "fma": 2}.get(expr.op, 1)
     return total

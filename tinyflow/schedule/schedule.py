@@ -98,15 +98,15 @@ class Schedule:
     >>> schedule = Schedule((For(i, 10, "serial", (Store(A, (i,), s.const(0, float32)),)),))
     >>> print(show_body(schedule.body))
     for i in serial(10):
-      A[i] = 0f32
+      A[i] = 0.0
     >>> schedule.split("i", 4)
     ('i.o', 'i.i', 'i.t')
     >>> print(show_body(schedule.body))
     for i.o in serial(2):
       for i.i in serial(4):
-        A[i.o * 4 + i.i] = 0f32
+        A[i.o * 4 + i.i] = 0.0
     for i.t in serial(2):
-      A[i.t + 8] = 0f32
+      A[i.t + 8] = 0.0
     """
 
     def __init__(self, body: Body) -> None:
@@ -431,7 +431,8 @@ def _striped_sweep(
     done = full * STRIPE
     out: Body = _init(partials, lane)
     if _takes_any_order(body, partials) and full.is_const and full.attr % GATHER == 0:
-        out += (For(outer, full.attr // GATHER, SERIAL, (_gathered(var, lane, body, partials[0], base, outer),)),)
+        gathered = _gathered(var, lane, body, partials[0], base, outer)
+        out += (For(outer, full.attr // GATHER, SERIAL, (gathered,)),)
     elif not (full.is_const and full.attr == 0):
         main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
         vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
@@ -457,7 +458,7 @@ def _takes_any_order(body: Body, partials: list[tuple[Store, str, Buffer]]) -> b
 def _gathered(
     var: Expr, lane: Expr, body: Body, partial: tuple[Store, str, Buffer], base: Expr, outer: Expr
 ) -> For:
-    """acc = max(acc, max(max(x0, x1), max(x2, x3))): one step of the accumulator for GATHER vectors.
+    """acc = max(acc, max(max(x0, x1), max(x2, x3))): one step of acc for GATHER vectors.
 
     A maximum with NaN and signed zeros is several instructions long, and in a row that lies in the
     cache each would wait for the one before.

@@ -34,7 +34,7 @@ from tinyflow.te.tensor import (
     var,
 )
 
-map = elementwise  # noqa: A001 - the word of the op pattern: te.map(te.tanh, x)
+map = elementwise  # the word of the op pattern: te.map(te.tanh, x)
 
 
 def call(name: str, *args: _scalar.Expr) -> _scalar.Expr:
@@ -65,21 +65,21 @@ exp, log, expm1, log1p, tanh, sigmoid, softplus, sin, cos, erf, erfc, erfinv = (
               "erf", "erfc", "erfinv")
 )  # fmt: skip
 power = _elementary("pow")
-sqrt, floor, ceil, rint, trunc, abs, negative, logical_not = (  # noqa: A001
+sqrt, floor, ceil, rint, trunc, abs, negative, logical_not = (
     _unary(n) for n in ("sqrt", "floor", "ceil", "rint", "trunc", "abs", "neg", "not")
 )
 
 
-def sum(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001 - TVM's name
+def sum(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # TVM's name
     """Sum over reduce axes, canonical order."""
     return reduce("sum", axis, body)
 
 
-def max(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001
+def max(body: _scalar.Expr, axis: Any) -> _scalar.Expr:
     return reduce("max", axis, body)
 
 
-def min(body: _scalar.Expr, axis: Any) -> _scalar.Expr:  # noqa: A001
+def min(body: _scalar.Expr, axis: Any) -> _scalar.Expr:
     return reduce("min", axis, body)
 
 

@@ -35,7 +35,8 @@ def argument_names(op_class: type[Op]) -> tuple[str, ...]:
 
 
 def argument_name(op: Op, position: int, count: int) -> str:
-    names = argument_names(type(op))
+    # mypy takes the dataclasses' __hash__ for that of the class.
+    names = argument_names(type(op))  # type: ignore[arg-type]
     if count <= len(names) and (position < len(names) - 1 or count == len(names)):
         return names[position]
     # A variadic op, ``infer(self, *values)``: values_0, values_1 ...
@@ -97,7 +98,7 @@ class Builder:
             result = op.infer(*[v.node.types[v.index] for v in values])
         except TinyFlowError as error:
             raise describe(error, op, values, self.place()) from None
-        return result if type(result) is tuple else (result,)
+        return result if isinstance(result, tuple) else (result,)
 
     def make_node(
         self, op: Op, values: tuple[Value, ...], types: tuple[TensorType, ...], name: str | None

@@ -351,10 +351,6 @@ def topological(roots: Iterable[Node]) -> list[Node]:
                 continue
             done.add(node)
             stack.append((node, True))
-            for control in reversed(node.control_inputs):
-                if control not in done:
-                    stack.append((control, False))
-            for value in reversed(node.inputs):
-                if value.node not in done:
-                    stack.append((value.node, False))
+            stack.extend((c, False) for c in reversed(node.control_inputs) if c not in done)
+            stack.extend((v.node, False) for v in reversed(node.inputs) if v.node not in done)
     return order

@@ -17,6 +17,7 @@ import numpy as np
 from tinyflow.core.dtype import bool_
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import (
+    HINTS,
     PARALLEL,
     VECTORIZE,
     Alloc,
@@ -269,7 +270,7 @@ class _Machine:
             self.trace_write(memory, where)
 
     def call(self, stmt: Call) -> None:
-        if stmt.function in ("prefetch", "prefetch_read"):
+        if stmt.function in HINTS:
             return
         function = self.functions.get(stmt.function)
         if function is None:

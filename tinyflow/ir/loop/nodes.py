@@ -95,6 +95,10 @@ class If(Stmt):
     orelse: Body = ()
 
 
+#: Functions of ``Call`` that neither read nor write.
+HINTS = ("prefetch", "prefetch_read")
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Stmt):
     function: str

@@ -11,7 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from tinyflow.ir.loop.nodes import Alloc, Body, Buffer, Call, Extent, For, If, Kernel, Stmt, Store
+from tinyflow.ir.loop.nodes import (
+    HINTS,
+    Alloc,
+    Body,
+    Buffer,
+    Call,
+    Extent,
+    For,
+    If,
+    Kernel,
+    Stmt,
+    Store,
+)
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
@@ -178,7 +190,8 @@ def buffers_read(body: Iterable[Stmt]) -> tuple[Buffer, ...]:
         elif expr.op == "fold":
             found[expr.attr[1]] = None
     for call in collect(body, Call):
-        found.update((a, None) for a in call.arguments if isinstance(a, Buffer))
+        if call.function not in HINTS:
+            found.update((a, None) for a in call.arguments if isinstance(a, Buffer))
     return tuple(found)
 
 
@@ -188,7 +201,7 @@ def buffers_written(body: Iterable[Stmt]) -> tuple[Buffer, ...]:
     for stmt in walk(body):
         if isinstance(stmt, Store):
             found[stmt.buffer] = None
-        elif isinstance(stmt, Call):
+        elif isinstance(stmt, Call) and stmt.function not in HINTS:
             found.update((a, None) for a in stmt.arguments if isinstance(a, Buffer))
     return tuple(found)
 

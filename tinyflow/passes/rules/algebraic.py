@@ -283,6 +283,6 @@ def _number(number: float, m: Match) -> Any:
 
 
 RULES: list[Any] = [
-    *EXACT, *INTEGERS, *REAL, *QUOTIENTS, PowZero, ReassociateProduct, DivideThenMultiply, ReassociateSum,
-    DivideByPowerOfTwo, NegateIntoConstant, Distribute, DivideByConstant,
+    *EXACT, *INTEGERS, *REAL, *QUOTIENTS, PowZero, ReassociateProduct, DivideThenMultiply,
+    ReassociateSum, DivideByPowerOfTwo, NegateIntoConstant, Distribute, DivideByConstant,
 ]  # fmt: skip

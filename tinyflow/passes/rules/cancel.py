@@ -66,6 +66,8 @@ class CancelDenominator(Rule):
         return e * y
 
     def check(m: Match) -> str | None:
+        if _is_shifted_softmax(m.e, m.y) or _is_shifted_softmax(m.y, m.e):
+            return "a softmax that cannot overflow already"
         return "" if plan(m.e, m.y) is None else None
 
     def rewrite(m: Match) -> Any:
@@ -80,6 +82,21 @@ class CancelDenominator(Rule):
             result = ew.multiply(result, _accurate(chosen.other))
         shape = m.root.type.shape
         return result if result.type.shape == shape else emit(BroadcastTo(shape), result)
+
+
+def _is_shifted_softmax(e: Value, inverse: Value) -> bool:
+    """exp(x - max(x)) * (1 / sum of that): what Softmax decomposes into."""
+
+    def is_op(value: Value, name: str) -> bool:
+        return value.node.op.type_name == name
+
+    if not (is_op(e, "Exp") and is_op(inverse, "Reciprocal")):
+        return False
+    (total,), (exponent,) = inverse.node.inputs, e.node.inputs
+    if not (is_op(total, "Sum") and total.node.inputs[0] is e and is_op(exponent, "Sub")):
+        return False
+    x, largest = exponent.node.inputs
+    return is_op(largest, "Max") and largest.node.inputs[0] is x
 
 
 def _with_ratio(value: Value, chosen: Plan) -> Value:

@@ -5,9 +5,10 @@ Main function: ``lower_dot``. May import core, ir, te and schedule.lowering.
 C[i, j] = epilogue(sum_k a(i, k) * b(k, j)), one chain acc = fma(a, b, acc) per element, k
 ascending, or STRIPE such chains for narrow results: the canonical order of a contraction
 (te/canonical.py), whatever the tiling. The limit is two fused multiply-adds per cycle, each with
-one vector operand from a register and a broadcast scalar from memory. A tile of ``rows`` x ``vectors`` accumulators
-needs per k ``vectors`` vector loads and ``rows`` broadcasts for rows*vectors fmas; it must fill the
-registers (to hide the latency of 4 cycles x 2 units) and no more. The forms::
+one vector operand from a register and a broadcast scalar from memory. A tile of ``rows`` x
+``vectors`` accumulators needs per k ``vectors`` vector loads and ``rows`` broadcasts for
+rows*vectors fmas; it must fill the registers (to hide the latency of 4 cycles x 2 units) and no
+more. The forms::
 
     direct     b fits in the second-level cache: tiles read a and b where they are
     blocked    b is packed once into panels of a tile's width; bands of rows, KC terms at a time

@@ -1,0 +1,119 @@
+"""Element-wise groups: one loop over vectors, cut into tasks.
+
+Main function: ``lower_map``. May import ir, passes.fuse_groups and schedule. Such kernels are bound
+by memory bandwidth: each value is read and written once.
+"""
+
+from __future__ import annotations
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, Stmt, Store
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.passes.fuse_groups import Item
+from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, lanes_for, nest, size
+from tinyflow.schedule.lowering import (
+    GroupExpressions,
+    LoweredKernel,
+    merge_axes,
+    operations,
+    roots_of,
+)
+from tinyflow.schedule.prefetch import STREAM_ELEMENTS, prefetch_stream
+from tinyflow.schedule.schedule import Schedule
+from tinyflow.schedule.targets import Target
+
+
+def lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKernel:
+    total = size(x.group.domain)
+    shared = _shared_items(x, x.results)
+    before: list[Store] = []
+    registers: list[Buffer] = []
+    for item in shared:
+        register = Buffer(f"t{len(registers)}", item.value.dtype, (1,), "register")
+        before.append(Store(register, (_LANE,), x.at_point(item)))
+        x.temporaries[item.value] = s.load(register, _LANE)
+        registers.append(register)
+        x.forget()
+    statements: Body = (*before, *(x.store_result(i) for i in x.results))
+    x.find_in_place(statements)
+    lanes = lanes_for(statements, target)
+    axes, mapping = merge_axes(roots_of(statements), x.outer)
+    body = loop_visit.substitute_vars(statements, mapping)
+    flops = operations(statements) * total
+    if not axes:
+        return x.kernel(_with_registers(body, registers, s.index(0), 1), ["scalar"], flops)
+    extents: tuple[tuple[Expr, int], ...] = ()
+    if generic and len(axes) == 1:
+        extents = ((s.var("n"), total),)
+        body = x.generalize(body, total, extents[0][0])
+        axes = [(axes[0][0], extents[0][0])]
+    schedule = Schedule(nest(axes, body))
+    names = [str(v.attr) for v, _ in axes]
+    parallel = total >= PARALLEL_ELEMENTS or bool(extents)
+    if len(names) > 2 or (len(names) == 2 and parallel):
+        while len(names) > 2:
+            names[:2] = [schedule.fuse(names[0], names[1])]
+    chunk = 0
+    inner = names[-1]
+    if parallel:
+        if len(names) == 1:
+            outer, inner = schedule.block(inner, BLOCK_ELEMENTS)
+            chunk = 1
+        else:
+            outer = names[0]
+            chunk = max(1, BLOCK_ELEMENTS // max(1, axes[-1][1]))
+        schedule.vectorize(inner, lanes)
+        if not extents and total >= STREAM_ELEMENTS:
+            prefetch_stream(schedule, inner, lanes)
+        schedule.parallel(outer)
+    else:
+        schedule.vectorize(inner, lanes)
+    schedule.body = _bind_registers(schedule.body, registers, lanes)
+    return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents)
+
+
+_LANE = s.var("lane")
+
+
+def _with_registers(body: Body, registers: list[Buffer], lane: Expr, lanes: int) -> Body:
+    body = loop_visit.substitute_vars(body, {_LANE: lane})
+    mapping = {r: Buffer(r.name, r.dtype, (lanes,), "register") for r in registers}
+    body = loop_visit.substitute_buffers(body, mapping)
+    for register in reversed(mapping.values()):
+        body = (Alloc(register, body),)
+    return body
+
+
+def _bind_registers(body: Body, registers: list[Buffer], lanes: int) -> Body:
+    """Per-lane temporaries inside each vector loop: one register of ``lanes`` elements each."""
+    if not registers:
+        return body
+
+    def one(stmt: Stmt) -> Stmt | Body:
+        if isinstance(stmt, For) and stmt.kind == VECTORIZE:
+            return _with_registers((stmt,), registers, stmt.var, lanes)
+        return stmt
+
+    return loop_visit.map_statements(body, one)
+
+
+def _shared_items(x: GroupExpressions, roots: list[Item]) -> list[Item]:
+    """Items that more than one statement needs: results others read, and common producers."""
+    needed: dict[Item, int] = {}
+    for root in roots:
+        stack, seen = [root], {root}
+        while stack:
+            item = stack.pop()
+            needed[item] = needed.get(item, 0) + 1
+            for value, _ in item.reads:
+                producer = x.grouping.items.get(value)
+                if (
+                    producer is not None
+                    and producer.group is x.group
+                    and value not in x.group.inlined
+                    and producer not in seen
+                ):
+                    seen.add(producer)
+                    stack.append(producer)
+    return [i for i in x.group.items if needed.get(i, 0) > 1]

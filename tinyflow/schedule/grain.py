@@ -1,0 +1,43 @@
+"""How finely work is cut: tasks for threads, lanes of vectors.
+
+Main functions: ``lanes_for``, ``nest``; constants: elements per task. May import ir and lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tinyflow.ir.loop.nodes import SERIAL, Body, For, Stmt
+from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.schedule.lowering import Axes, roots_of
+from tinyflow.schedule.targets import Target
+
+#: Elements below which a kernel is not worth waking a thread for (about 5 us of work).
+PARALLEL_ELEMENTS = 32768
+#: Elements per task of an element-wise kernel: large enough to amortise a claim, small enough that
+#: two threads finish together.
+BLOCK_ELEMENTS = 8192
+
+
+def size(extents: Iterable[Any]) -> int:
+    total = 1
+    for n in extents:
+        total *= n
+    return total
+
+
+def lanes_for(statements: Iterable[Stmt], target: Target) -> int:
+    """Vector length: the target's, halved when 8-byte elements move through memory."""
+    widest = 4
+    for root in roots_of(statements):
+        for expr in scalar_visit.postorder(root):
+            if expr.op == "load" or (expr.dtype.kind == "float" and expr.args):
+                widest = max(widest, expr.dtype.size_bytes)
+    return max(2, target.lanes * 4 // widest)
+
+
+def nest(axes: Axes, body: Body) -> Body:
+    for var, extent in reversed(axes):
+        body = (For(var, extent, SERIAL, body),)
+    return body
