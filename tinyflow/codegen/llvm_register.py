@@ -12,15 +12,24 @@ import math
 
 from tinyflow.codegen.llvm_memory import MemoryWriter, not_constant
 from tinyflow.codegen.llvm_operations import extreme
-from tinyflow.codegen.llvm_text import lane_numbers, type_name
+from tinyflow.codegen.llvm_text import lane_numbers, literal, type_name
 from tinyflow.codegen.writer import Value
 from tinyflow.core.dtype import DType, bool_
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, If, Store
-from tinyflow.ir.loop.visit import expressions
+from tinyflow.ir.loop.visit import collect, expressions, walk
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import postorder, substitute
+
+
+def _has_masked_store(buffer: Buffer, body: Body) -> bool:
+    """Whether some lanes of a vector store to the buffer may be switched off."""
+    return any(
+        isinstance(stmt, Store) and stmt.buffer is buffer
+        for test in collect(body, If)
+        for stmt in walk((*test.then, *test.orelse))
+    )
 
 
 class RegisterWriter(MemoryWriter):
@@ -46,7 +55,13 @@ class RegisterWriter(MemoryWriter):
         widths = self.vector_widths(buffer, stmt.body)
         width = math.gcd(*widths) if widths else 1
         size = math.prod(int(d) for d in buffer.shape if isinstance(d, int))
-        self.widths[buffer] = width if size % width == 0 else 1
+        width = self.widths[buffer] = width if size % width == 0 else 1
+        if _has_masked_store(buffer, stmt.body):
+            # Lanes that no store reaches would hold whatever the register held before: arithmetic
+            # on such a lane can meet a denormal, which costs more than the whole row.
+            zero = "zeroinitializer" if width > 1 else literal(0, buffer.dtype)
+            for slot in range(size // width):
+                self.write_slot(buffer, slot, zero)
 
     def vector_widths(self, buffer: Buffer, body: Body) -> set[int]:
         """Numbers of lanes with which the body touches adjacent elements."""
