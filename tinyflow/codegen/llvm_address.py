@@ -274,7 +274,8 @@ class AddressWriter(ExpressionWriter):
                 parts.append((lane_numbers("i64", lanes, 0, access.stride), lanes, 0))
             total = self.sum_of(parts)
             offsets = (f"<{lanes} x i64> {self.spread(total, int64, lanes)}", lanes, total[2])
-        level = max(address[2], offsets[2])
+        # In the block of its use, where instruction selection finds base and 32-bit offsets.
+        level = self.level
         text = f"getelementptr inbounds {element}, ptr {address[0]}, {offsets[0]}"
         return self.emit(level, text), lanes, level
 
