@@ -27,8 +27,8 @@ def lower_direct(p: Problem) -> LoweredKernel:
 
     body = tile_cases(p, i, j, tile)
     tiles: Axes = [(i, p.row_tiles), (j, p.panels)]
-    # Bands of rows go to threads; with few of them (skinny products) panels of columns do.
-    if p.row_tiles < 4 and p.panels > p.row_tiles:
+    # Threads share the larger operand, so that each of them reads only its part of it.
+    if p.n > p.m and p.panels > 1:
         tiles.reverse()
     steps = [
         f"tile(i, j, {p.rows}, {p.width})", "reorder(k, i.i, j.i)", "cache_write(acc, register)",
