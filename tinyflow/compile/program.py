@@ -6,6 +6,7 @@ memory of its own). May import core, ir, passes, schedule, codegen and runtime.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,7 +95,6 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
             uses.append(Use(node.inputs, node.outputs))
         elif _is_empty(grouping, group):
             uses.append(Use((), tuple(i.value for i in grouping.results(group))))
-            actions.append(HostCall(_NOTHING))
         else:
             for lowered in _lowered(grouping, group, target, fuse, known):
                 actions.append(lowered)
@@ -110,9 +110,8 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
         [(key, fn.outputs[n]) for key, n in fn.updates.items()],
     )
     _place_views(memory, views)
-    live = [a for a in actions if not (isinstance(a, HostCall) and a.node is _NOTHING)]
-    live += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
-    return Plan(fn, grouping, target, live, memory, results, constants)
+    actions += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
+    return Plan(fn, grouping, target, actions, memory, results, constants)
 
 
 def _lowered(
@@ -128,14 +127,6 @@ def _lowered(
     kernels, old_external, old_results = found
     change = dict(zip(old_external + old_results, external + results, strict=True))
     return rebound(kernels, group, change)
-
-
-class _Nothing(Node):
-    def __init__(self) -> None:
-        super().__init__(Input(None), (), ())  # type: ignore[arg-type]
-
-
-_NOTHING = _Nothing()
 
 
 def _is_empty(grouping: Grouping, group: Group) -> bool:
@@ -169,7 +160,7 @@ def _fixed_places(
     needed = [v for use in uses for v in use.reads if isinstance(v, Value)]
     for value in [*needed, *views.values(), *fn.outputs]:
         node = value.node
-        if node.op.type_name == "Constant" and value not in fixed and in_memory(node):
+        if value not in fixed and in_memory(node):
             array = np.ascontiguousarray(node.op.reference())
             constants[value] = array
             fixed[value] = Place("constant", value)
@@ -186,6 +177,12 @@ def _place_views(memory: MemoryPlan, views: dict[Value, Value]) -> None:
 
 
 _COPY_BLOCK = 1 << 16
+
+
+@functools.cache
+def copy_address(target: Target) -> int:
+    """Native code of the one kernel that serves every copy."""
+    return kernel_address(copy_kernel(), target)
 
 
 def copy_kernel() -> Kernel:
@@ -277,7 +274,7 @@ class Program:
 
     def _launch(self, action: LoweredKernel | CopyKernel) -> Launch:
         if isinstance(action, CopyKernel):
-            address = kernel_address(copy_kernel(), self.plan.target)
+            address = copy_address(self.plan.target)
             tasks = -(-action.size_bytes // _COPY_BLOCK)
             slots = (self._slot(self._place(action.source)), self._slot(self._place(action.target)))
             return Launch(address, tasks, 4, slots, (action.size_bytes,), "copy", "",

@@ -38,7 +38,6 @@ class CompiledFunction:
     def __init__(
         self, fn: Function, fuse: bool | None = None, target: Target | None = None
     ) -> None:
-        self.original = fn
         self.fn, self.records = optimize(fn)
         self.plan: Plan = make_plan(
             self.fn, options.current().fuse if fuse is None else fuse, target

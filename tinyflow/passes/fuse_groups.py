@@ -23,7 +23,7 @@ Extents of 1 are ignored when domains are compared ("squeezed" shapes).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,11 @@ def squeeze(shape: Iterable[Any]) -> Extents:
 
 def is_one(extent: Any) -> bool:
     return isinstance(extent, int) and extent == 1
+
+
+def stretched(indices: Sequence[Expr], shape: Sequence[Any]) -> tuple[Expr, ...]:
+    """The indices of the dimensions that have more than one element."""
+    return tuple([i for i, n in zip(indices, shape, strict=True) if not is_one(n)])
 
 
 def is_view(node: Node) -> bool:
@@ -95,11 +100,7 @@ class Item:
     def own_axes(self) -> tuple[Expr, ...]:
         """Axes of extent other than 1."""
         assert self.tensor is not None
-        return tuple(
-            a
-            for a, n in zip(self.tensor.axes, self.tensor.shape, strict=True)
-            if not is_one(n)
-        )
+        return stretched(self.tensor.axes, self.tensor.shape)
 
     @property
     def reduce_axes(self) -> tuple[tuple[Expr, Any], ...]:
@@ -121,7 +122,6 @@ class Group:
     items: list[Item] = field(default_factory=list)
     inlined: set[Value] = field(default_factory=set)
     sources: set[Group] = field(default_factory=set)  # groups this one reads from
-    merged_into: Group | None = None
 
     @property
     def domain(self) -> Extents:
@@ -259,9 +259,7 @@ class _Fuser:
         source = self.placeholder(node.inputs[0])
 
         def element(*axes: Expr) -> Expr:
-            own = iter(
-                a for a, n in zip(axes, node.types[0].shape or (), strict=True) if not is_one(n)
-            )
+            own = iter(stretched(axes, node.types[0].shape or ()))
             return source[tuple(0 if is_one(n) else next(own) for n in source.shape)]
 
         return te.compute(node.types[0].shape or (), element, "view")  # type: ignore[arg-type]
@@ -388,11 +386,7 @@ class _Fuser:
                 continue
             if value in group.inlined:
                 return "it reads a value that exists only inside another expression"
-            own = tuple(
-                i
-                for i, n in zip(indices, producer.shape, strict=True)
-                if not is_one(n)
-            )
+            own = stretched(indices, producer.shape)
             position = group.position(producer)
             if position == "full" and where == "full" and own == axes:
                 continue
@@ -446,11 +440,7 @@ class _Fuser:
         """Whether the reduced axes are the trailing axes of what is read."""
         wanted = item.own_axes + tuple(v for v, _ in item.reduce_axes)
         for value, indices in item.reads:
-            own = tuple(
-                i
-                for i, n in zip(indices, value.type.shape or (), strict=True)
-                if not is_one(n)
-            )
+            own = stretched(indices, value.type.shape or ())
             if own == wanted:
                 return True
         return False
@@ -538,11 +528,7 @@ class _Fuser:
                 producer = self.items.get(value)
                 if producer is None or producer.group is not other:
                     continue
-                own = tuple(
-                    i
-                    for i, n in zip(indices, producer.shape, strict=True)
-                    if not is_one(n)
-                )
+                own = stretched(indices, producer.shape)
                 axes = reader.own_axes + tuple(v for v, _ in reader.reduce_axes)
                 full = group.position(producer) == "full"
                 if value in other.inlined or own != (axes if full else axes[: len(group.outer)]):
@@ -562,7 +548,7 @@ class _Fuser:
         group.sources |= other.sources
         group.sources.discard(group)
         group.sources.discard(other)
-        other.items, other.merged_into = [], group
+        other.items = []
         for g in self.groups:
             if other in g.sources:
                 g.sources.discard(other)

@@ -176,7 +176,7 @@ class GroupExpressions:
         if known is None:
             known = self._memo.get(item.value)
         if known is None:
-            # Producers first, so that a long chain does not recurse once per link.
+            # Recurses once per link of a chain: MAX_ITEMS of a group bounds the depth.
             known = self._memo[item.value] = self.inlined(item, self.axes_at_point(item))
         return known
 

@@ -17,7 +17,6 @@ from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, lanes_for
 from tinyflow.schedule.lowering import (
     GroupExpressions,
     LoweredKernel,
-    Scratch,
     merge_axes,
     operations,
     roots_of,
@@ -119,7 +118,6 @@ def lower_rows(x: GroupExpressions, target: Target) -> LoweredKernel:
     plan = _RowPlan(x)
     rows, columns = size(x.group.outer), size(x.group.inner)
     temporaries: list[Buffer] = []
-    scratch: list[tuple[Buffer, Scratch]] = []
     for item in plan.items:
         if plan.is_row(item):
             name = f"{item.value.node.op.type_name.lower()}{len(temporaries)}"
@@ -144,7 +142,7 @@ def lower_rows(x: GroupExpressions, target: Target) -> LoweredKernel:
         for before, loops, _ in sweeps
     )
     chunk = max(1, BLOCK_ELEMENTS // max(1, columns))
-    return x.kernel(body, steps, flops, chunk, scratch)
+    return x.kernel(body, steps, flops, chunk)
 
 
 def _row_sweep(

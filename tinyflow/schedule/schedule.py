@@ -41,10 +41,6 @@ def _expr(extent: Extent) -> Expr:
     return s.index(extent)
 
 
-def _extent(expr: Expr) -> Extent:
-    return expr.attr if expr.op == "const" else expr
-
-
 def _stride(index: Expr, var: Expr) -> Extent | None:
     """How far an index moves per iteration; None when it does not move evenly."""
     form = scalar_visit.linear(index, (var,))
@@ -169,14 +165,14 @@ class Schedule:
             if full.is_const and full.attr == 1:
                 new += visit.substitute_vars(body, {outer: s.index(0)})
             else:
-                new.append(For(outer, _extent(full), SERIAL, body))
+                new.append(For(outer, scalar_visit.plain(full), SERIAL, body))
         has_tail = not (n.is_const and n.attr % factor == 0)
         if has_tail:
             rest = visit.substitute_vars(loop.body, {loop.var: done + tail})
             if masked:
                 new.append(For(tail, factor, SERIAL, (If(done + tail < n, rest),)))
             else:
-                new.append(For(tail, _extent(n - done), SERIAL, rest))
+                new.append(For(tail, scalar_visit.plain(n - done), SERIAL, rest))
         self.replace(loop, tuple(new))
         self.note(f"split({name}, {factor})")
         return str(outer.attr), str(inner.attr), str(tail.attr) if has_tail else None
@@ -199,7 +195,14 @@ class Schedule:
         body = visit.substitute_vars(loop.body, {loop.var: outer * size + inner})
         self.replace(
             loop,
-            (For(outer, _extent(count), SERIAL, (For(inner, _extent(extent), SERIAL, body),)),),
+            (
+                For(
+                    outer,
+                    scalar_visit.plain(count),
+                    SERIAL,
+                    (For(inner, scalar_visit.plain(extent), SERIAL, body),),
+                ),
+            ),
         )
         self.note(f"block({name}, {size})")
         return str(outer.attr), str(inner.attr)
@@ -217,7 +220,7 @@ class Schedule:
         body = visit.substitute_vars(
             inner.body, {outer.var: fused // n, inner.var: fused % n}
         )
-        extent = _extent(_expr(outer.extent) * n)
+        extent = scalar_visit.plain(_expr(outer.extent) * n)
         self.replace(outer, (For(fused, extent, SERIAL, body),))
         self.note(f"fuse({outer_name}, {inner_name})")
         return str(fused.attr)
@@ -439,7 +442,7 @@ def _striped_sweep(
         if full.is_const and full.attr == 1:
             out += visit.substitute_vars(vector, {outer: s.index(0)})
         else:
-            out += (For(outer, _extent(full), SERIAL, vector),)
+            out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
     if not (n.is_const and n.attr % STRIPE == 0):
         rest = visit.substitute_vars(body, {var: base + done + lane})
         out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
@@ -505,7 +508,7 @@ def _chunked(
         For(lane, STRIPE, VECTORIZE, (Store(total, (lane,), neutral(c, total)),))
         for (_, c, _), total in zip(partials, totals, strict=True)
     )
-    out += (For(chunk, _extent(count), SERIAL, inner),)
+    out += (For(chunk, scalar_visit.plain(count), SERIAL, inner),)
     for (store, c, acc), total in zip(partials, totals, strict=True):
         final = Buffer(acc.name, acc.dtype, (STRIPE,), "register")
         out += (

@@ -148,11 +148,6 @@ def ancestors(roots: Iterable[Node], stop: Iterable[Value] = ()) -> list[Node]:
     return order
 
 
-def inputs_with_role(fn: Function, role: str) -> list[Value]:
-    """The inputs of ``fn`` whose ``Input`` op has this role, in order."""
-    return [v for v in fn.inputs if getattr(v.node.op, "role", None) == role]
-
-
 def result_values(result: Any) -> Sequence[Value]:
     """What an op function returned, always as a sequence."""
     return (result,) if isinstance(result, Value) else tuple(result)

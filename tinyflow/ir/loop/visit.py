@@ -8,7 +8,6 @@ the tensors involved) and are iterative over expressions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from tinyflow.ir.loop.nodes import (
@@ -20,7 +19,6 @@ from tinyflow.ir.loop.nodes import (
     Extent,
     For,
     If,
-    Kernel,
     Stmt,
     Store,
 )
@@ -167,11 +165,6 @@ def substitute_buffers(body: Body, mapping: Mapping[Buffer, Buffer]) -> Body:
 
     renamed = map_expressions(body, lambda e: rename_buffers_in(e, mapping))
     return map_statements(renamed, one)
-
-
-def map_kernel(kernel: Kernel, fn: Callable[[Body], Body]) -> Kernel:
-    """The kernel with ``fn`` applied to its body."""
-    return replace(kernel, body=fn(kernel.body))
 
 
 def all_expressions(body: Iterable[Stmt]) -> Iterator[Expr]:

@@ -38,7 +38,6 @@ import numpy as np
 
 from tinyflow.core.dtype import DType, bool_, float32, int32, int64
 
-ARITHMETIC = frozenset({"add", "sub", "mul", "min", "max"})
 COMPARE = frozenset({"lt", "le", "eq", "ne"})
 UNARY = ("neg", "abs", "not", "sqrt", "floor", "ceil", "rint", "trunc")
 BINARY = (

@@ -7,7 +7,7 @@ Imports core and ir.scalar.nodes. All walks are iterative and visit a shared exp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinyflow.core.dtype import bool_
 from tinyflow.ir.scalar import nodes as s
@@ -139,7 +139,8 @@ class Linear(NamedTuple):
     offset: Expr | int
 
 
-def _plain(value: Expr) -> Expr | int:
+def plain(value: Expr) -> Any:
+    """A literal's number; any other expression as it is."""
     return value.attr if value.op == "const" else value
 
 
@@ -155,8 +156,8 @@ def linear(expr: Expr, variables: Iterable[Expr]) -> Linear | None:
     form = forms[expr]
     if form is None:
         return None
-    coefficients = {v: _plain(c) for v, c in form[0].items() if not (c.is_const and c.attr == 0)}
-    return Linear(coefficients, _plain(form[1]))
+    coefficients = {v: plain(c) for v, c in form[0].items() if not (c.is_const and c.attr == 0)}
+    return Linear(coefficients, plain(form[1]))
 
 
 _Form = tuple[dict[Expr, Expr], Expr]

@@ -21,6 +21,7 @@ from tinyflow.ir.loop.nodes import (
 )
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.scalar.visit import plain
 from tinyflow.schedule.contraction.problem import Problem
 from tinyflow.schedule.contraction.tile import (
     LANE,
@@ -30,7 +31,6 @@ from tinyflow.schedule.contraction.tile import (
     Tile,
     at_tile,
     cases,
-    plain,
     tile_cases,
 )
 from tinyflow.schedule.lowering import LoweredKernel, Scratch

@@ -60,13 +60,6 @@ class Problem:
         return self.item.value.dtype
 
 
-def size_of(axes: Axes) -> int:
-    total = 1
-    for _, n in axes:
-        total *= n
-    return total
-
-
 def problem_of(x: GroupExpressions, target: Target) -> Problem:
     item = next(
         i

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tinyflow.ir.loop.nodes import SERIAL, UNROLL, VECTORIZE, Alloc, Body, Buffer, For, If, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.scalar.visit import plain
 from tinyflow.schedule.contraction.problem import Element, Problem, stride_along
 from tinyflow.schedule.contraction.tile import (
     TERM,
@@ -17,7 +18,6 @@ from tinyflow.schedule.contraction.tile import (
     cases,
     multiply_add,
     over_tiles,
-    plain,
     results,
     tile_cases,
 )

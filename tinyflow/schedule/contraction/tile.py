@@ -23,7 +23,9 @@ from tinyflow.ir.loop.nodes import (
 )
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.schedule.contraction.problem import Problem, size_of
+from tinyflow.ir.scalar.visit import plain
+from tinyflow.schedule.contraction.problem import Problem
+from tinyflow.schedule.grain import nest, size
 from tinyflow.schedule.lowering import Axes, LoweredKernel, single_axis
 
 #: Multiply-adds below which threads do not pay.
@@ -150,7 +152,7 @@ def over_tiles(
     p: Problem, body: Body, tiles: Axes, steps: list[str]
 ) -> LoweredKernel:
     """The kernel that runs ``body`` for every tile; the first axis goes to threads if it pays."""
-    work = size_of(p.outer) * p.m * p.n * p.k
+    work = size(n for _, n in p.outer) * p.m * p.n * p.k
     axes = [*p.outer, *tiles]
     if work < PARALLEL_WORK:
         return p.x.kernel(nest(axes, body), steps, 2 * work)
@@ -160,13 +162,3 @@ def over_tiles(
     chunk = max(1, PARALLEL_WORK // 4 // max(1, work // max(1, extent)))
     parallel = (For(task, extent, PARALLEL, body),)
     return p.x.kernel(parallel, [*steps, f"parallel({tiles[0][0].attr})"], 2 * work, chunk)
-
-
-def nest(axes: Axes, body: Body) -> Body:
-    for var, extent in reversed(axes):
-        body = (For(var, extent, SERIAL, body),)
-    return body
-
-
-def plain(extent: Expr) -> Any:
-    return extent.attr if extent.is_const else extent
