@@ -17,6 +17,7 @@ from dataclasses import replace
 from tinyflow.codegen import llvm_integer, llvm_operations
 from tinyflow.codegen.llvm_register import RegisterWriter
 from tinyflow.codegen.llvm_text import memory_type
+from tinyflow.codegen.llvm_transpose import transpose_block
 from tinyflow.codegen.machine import data_layout
 from tinyflow.codegen.writer import Value
 from tinyflow.core.dtype import bool_
@@ -43,7 +44,7 @@ from tinyflow.ir.loop.visit import (
     map_expressions,
 )
 from tinyflow.ir.scalar.nodes import Expr, index
-from tinyflow.ir.scalar.visit import substitute
+from tinyflow.ir.scalar.visit import substitute, transform
 from tinyflow.schedule.targets import Target
 
 STACK_LIMIT_BYTES = 256 << 10
@@ -172,7 +173,14 @@ class KernelWriter(RegisterWriter):
             rule(stmt)
 
     def call(self, stmt: Call) -> None:
-        """Hints: the line of ``buffer[index]`` that a later store or load will need."""
+        """Hints: the line of ``buffer[index]`` that a later store or load will need; an order that
+        the compiler's own scheduling keeps (no instruction)."""
+        if stmt.function == "in_order":
+            self.line('fence syncscope("singlethread") acq_rel')
+            return
+        if stmt.function == "transpose":
+            self.transpose(stmt)
+            return
         hint = _PREFETCH.get(stmt.function)
         if hint is None:
             raise InternalError(
@@ -185,6 +193,27 @@ class KernelWriter(RegisterWriter):
         if "prefetch.p0" not in self.declarations:
             self.declare_intrinsic("prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
         self.line(f"call void @llvm.prefetch.p0(ptr {address[0]}, {hint}, i32 1)")
+
+    def transpose(self, stmt: Call) -> None:
+        """Vectors of the source in, turned in registers, vectors of the target out."""
+        target, at, wide, source, start, apart, lanes = stmt.arguments
+        assert isinstance(target, Buffer) and isinstance(source, Buffer)
+        assert isinstance(at, Expr) and isinstance(wide, Expr) and isinstance(lanes, Expr)
+        assert isinstance(start, Expr) and isinstance(apart, Expr)
+        count = lanes.attr
+        ty = memory_type(source.dtype, count)
+        size = source.dtype.size_bytes
+        rows = []
+        for n in range(count):
+            access = self.access(source, (start + apart * n,))
+            address = self.pointer(source, access.terms, access.offset)
+            rows.append(self.emit(self.level, f"load {ty}, ptr {address[0]}, align {size}"))
+        columns = transpose_block(lambda text: self.emit(self.level, text), rows, ty)
+        for n, column in enumerate(columns):
+            access = self.access(target, (at + wide * n,))
+            address = self.pointer(target, access.terms, access.offset)
+            self.line(f"store {ty} {column}, ptr {address[0]}, align {size}")
+        self.invalidate(target)
 
     def loop(self, stmt: For) -> None:
         if stmt.kind == PARALLEL:
@@ -315,10 +344,12 @@ class KernelWriter(RegisterWriter):
                     f"codegen: stack buffer {buffer.name} has {size * buffer.dtype.size_bytes} "
                     f"bytes, more than {STACK_LIMIT_BYTES}: it belongs in a parameter"
                 )
-            name = f"%s{self.number()}"
-            element = memory_type(buffer.dtype)
-            self.header.append(f"  {name} = alloca [{max(size, 1)} x {element}], align 64")
-            self.bases[buffer] = (name, 0, 0)
+            if buffer not in self.bases:
+                # Once for all copies of an unrolled loop: addresses that are known already stay.
+                name = f"%s{self.number()}"
+                element = memory_type(buffer.dtype)
+                self.header.append(f"  {name} = alloca [{max(size, 1)} x {element}], align 64")
+                self.bases[buffer] = (name, 0, 0)
         self.body(stmt.body)
 
     # --- conditions -------------------------------------------------------------------------------
@@ -411,10 +442,18 @@ def _size(body: Body) -> int:
 
 
 def _expanded(kernel: Kernel) -> Kernel:
-    """The kernel with elementary functions written out as arithmetic."""
-    if not any(e.op == "call" for e in all_expressions(kernel.body)):
-        return kernel
-    from tinyflow.ir.scalar.math import expand
+    """The kernel with elementary functions and 16-bit arithmetic written out."""
+    calls = narrow = False
+    for root in all_expressions(kernel.body):
+        calls = calls or root.op == "call"
+        narrow = narrow or root.dtype.name in ("float16", "bfloat16")
+    if calls:
+        from tinyflow.ir.scalar.math import expand
 
-    return replace(kernel, body=map_expressions(kernel.body, expand))
+        kernel = replace(kernel, body=map_expressions(kernel.body, expand))
+    if narrow:
+        from tinyflow.ir.scalar.narrow import widened
 
+        body = map_expressions(kernel.body, lambda root: transform(root, widened))
+        kernel = replace(kernel, body=body)
+    return kernel

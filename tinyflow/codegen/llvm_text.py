@@ -9,13 +9,15 @@ import functools
 import struct
 from typing import Any
 
-from tinyflow.core.dtype import COMPILED, DType
+from tinyflow.core.dtype import COMPILED, DType, float16
 from tinyflow.core.error import Unsupported
 
-#: bool is i1 in registers and one byte, 0 or 1, in memory.
-_SCALARS = {"bool": "i1", "int32": "i32", "int64": "i64", "uint8": "i8", "uint32": "i32",
-            "uint64": "i64", "float32": "float", "float64": "double"}  # fmt: skip
-_SUFFIXES = {"i1": "i1", "i8": "i8", "i32": "i32", "i64": "i64", "float": "f32", "double": "f64"}
+#: bool is i1 in registers and one byte, 0 or 1, in memory; bfloat16 is its bits (ir.scalar.narrow).
+_SCALARS = {"bool": "i1", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64",
+            "uint8": "i8", "uint16": "i16", "uint32": "i32", "uint64": "i64", "bfloat16": "i16",
+            "float16": "half", "float32": "float", "float64": "double"}  # fmt: skip
+_SUFFIXES = {"i1": "i1", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "half": "f16",
+             "float": "f32", "double": "f64"}  # fmt: skip
 
 
 @functools.cache
@@ -51,6 +53,9 @@ def vector_suffix(scalar: str, lanes: int) -> str:
 def literal(value: Any, dtype: DType) -> str:
     """A scalar constant; floats as the bits of a double, which LLVM takes for every float type."""
     kind = dtype.kind
+    if dtype.size_bytes == 2 and kind == "float":
+        bits = int(dtype.numpy.type(value).view("uint16"))
+        return f"0xH{bits:04X}" if dtype is float16 else str(bits)
     if kind == "float":
         return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
     if kind == "bool":

@@ -27,6 +27,10 @@ def target_machine(target: Target) -> Any:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    # Kernels arrive in the order that keeps the fewest values alive. LLVM's machine scheduler moves
+    # loads up in a register tile, which fills all registers, and then spills the accumulators:
+    # a matrix product ran at half its speed. The option is the process's, there is no other.
+    binding.set_option("tinyflow", "-enable-misched=false")
     found = binding.Target.from_triple(target.triple)
     return found.create_target_machine(
         cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"

@@ -130,7 +130,9 @@ ALL = (
     float16, bfloat16, float32, float64,
 )  # fmt: skip
 #: Types that kernels are generated for.
-COMPILED = (bool_, int32, int64, uint8, uint32, uint64, float32, float64)
+COMPILED = ALL
+#: Floats that are stored in 16 bits and computed in float32.
+NARROW = (float16, bfloat16)
 
 _BY_KEY: dict[Any, DType] = {}
 for _d in ALL:

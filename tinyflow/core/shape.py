@@ -7,7 +7,9 @@ May be imported by everything; imports core.error only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinyflow.core.error import AxisError, ShapeError
@@ -41,6 +43,8 @@ class Dim:
         return hash(self.terms)
 
     def __add__(self, other: Dimension) -> Dimension:
+        if _stands_for_itself(other):
+            return NotImplemented
         terms = dict(self.terms)
         for monomial, coefficient in _terms(other):
             terms[monomial] = terms.get(monomial, 0) + coefficient
@@ -52,12 +56,14 @@ class Dim:
         return _simplest({m: -c for m, c in self.terms})
 
     def __sub__(self, other: Dimension) -> Dimension:
-        return self + (-other)
+        return NotImplemented if _stands_for_itself(other) else self + (-other)
 
     def __rsub__(self, other: Dimension) -> Dimension:
         return (-self) + other
 
     def __mul__(self, other: Dimension) -> Dimension:
+        if _stands_for_itself(other):
+            return NotImplemented
         terms: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in _terms(other):
@@ -68,10 +74,16 @@ class Dim:
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Dimension) -> Dimension:
+        if _stands_for_itself(other):
+            return NotImplemented
         if other == 1:
             return self
         quotient = exact_quotient(self, other)
-        return opaque(f"({self}//{other})") if quotient is None else quotient
+        if quotient is not None:
+            return quotient
+        name = f"({self}//{other})"
+        _quotients[name] = self, other
+        return opaque(name)
 
     def __rfloordiv__(self, other: Dimension) -> Dimension:
         return opaque(f"({other}//{self})")
@@ -89,6 +101,89 @@ class Dim:
         return "".join(parts).removeprefix("+")
 
     __repr__ = __str__
+
+
+def _stands_for_itself(other: Any) -> bool:
+    """A scalar expression: it knows how to compute with extents, not the other way round."""
+    return hasattr(other, "is_const")
+
+
+#: opaque quotients by name: (dividend, divisor)
+_quotients: dict[str, tuple[Any, Any]] = {}
+
+
+def quotient_parts(symbol: str) -> tuple[Any, Any] | None:
+    """(dividend, divisor) of a symbol that stands for ``dividend // divisor``."""
+    return _quotients.get(symbol)
+
+
+def evaluate(dim: Any, sizes: Mapping[str, int]) -> int | None:
+    """The extent for these values of the symbols; None when one of them is not among them."""
+    if not isinstance(dim, Dim):
+        return int(dim)
+    total = 0
+    for monomial, coefficient in dim.terms:
+        product = coefficient
+        for symbol in monomial:
+            value = sizes.get(symbol)
+            if value is None:
+                parts = _quotients.get(symbol)
+                if parts is None:
+                    return None
+                dividend, divisor = (evaluate(part, sizes) for part in parts)
+                if dividend is None or not divisor:
+                    return None
+                value = dividend // divisor
+            product *= value
+        total += product
+    return total
+
+
+def symbols_of(attribute: Any) -> frozenset[str]:
+    """The symbols that an attribute (nested tuples of extents) depends on, through quotients."""
+    if type(attribute) is tuple:
+        return frozenset().union(*map(symbols_of, attribute))
+    if not isinstance(attribute, Dim):
+        return frozenset()
+    parts = [_quotients.get(symbol) for symbol in attribute.symbols]
+    own = {x for x in attribute.symbols if x not in _quotients}
+    return frozenset(own).union(*(symbols_of(p) for p in parts if p is not None))
+
+
+def substituted(attribute: Any, sizes: Mapping[str, int]) -> Any:
+    """An attribute (nested tuples of extents) with the known symbols replaced by numbers."""
+    if isinstance(attribute, Dim):
+        extent = evaluate(attribute, sizes)
+        return attribute if extent is None else extent
+    if type(attribute) is tuple:
+        return tuple([substituted(part, sizes) for part in attribute])
+    return attribute
+
+
+class _Strict(threading.local):
+    on = False
+
+
+_strict = _Strict()
+
+
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+    """Inside, no extent is taken to be another one: what only some run could tell is an error.
+
+    Outside, an unknown extent that meets a known one is presumed to agree with it, which a run
+    checks; a step that serves all sizes is built inside.
+    """
+    before, _strict.on = _strict.on, True
+    try:
+        yield
+    finally:
+        _strict.on = before
+
+
+def _refuse(a: Any, b: Any) -> None:
+    if _strict.on and (isinstance(a, Dim) or isinstance(b, Dim)):
+        raise ShapeError(f"only a run can tell whether {a} and {b} agree")
 
 
 Dimension = int | Dim
@@ -183,6 +278,7 @@ def broadcast_dim(a: Dimension, b: Dimension) -> Dimension | None:
         return a
     if isinstance(a, int) and isinstance(b, int):
         return None
+    _refuse(a, b)
     # An unknown extent against a known one above 1 must be that extent (or 1) at run time.
     if isinstance(a, int):
         return a
@@ -213,6 +309,7 @@ def merge_dim(a: Dimension, b: Dimension) -> Dimension | None:
         return a
     if isinstance(a, int) and isinstance(b, int):
         return None
+    _refuse(a, b)
     return a if isinstance(a, int) else b if isinstance(b, int) else a
 
 

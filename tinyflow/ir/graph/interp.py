@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflow.core.dtype import NARROW, as_dtype
 from tinyflow.core.error import InternalError, TinyFlowError
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, Node, Op, TensorType, Value
@@ -59,7 +60,7 @@ def _reads(fn: Function) -> dict[Value, int]:
 def evaluate(node: Node, arrays: Sequence[Any]) -> Sequence[np.ndarray[Any, Any]]:
     """The results of one node. Errors get the node's line."""
     try:
-        result = apply(node.op, arrays)
+        result = apply(node.op, arrays, node.types)
     except TinyFlowError as error:
         raise error.located("created at", node.source) from None
     results = result if isinstance(result, (tuple, list)) else (result,)
@@ -84,8 +85,20 @@ def is_composite(op: Op) -> bool:
     return type(op).decompose is not Op.decompose
 
 
-def apply(op: Op, arrays: Sequence[Any]) -> Any:
-    """``op`` on arrays: its reference, or its decomposition when it has none."""
+def apply(op: Op, arrays: Sequence[Any], types: Sequence[TensorType] = ()) -> Any:
+    """``op`` on arrays: its reference, or its decomposition when it has none.
+
+    types: of the results. With them 16-bit floats are computed in float32 and rounded at the end,
+    which is the same for one operation and what sums need (passes/widen.py).
+    """
+    if any(t.dtype in NARROW for t in types):
+        wide = [a.astype(np.float32) if as_dtype(a.dtype) in NARROW else a
+                for a in map(np.asarray, arrays)]  # fmt: skip
+        found = apply(op, wide)
+        results = found if isinstance(found, (tuple, list)) else (found,)
+        return tuple(
+            [np.asarray(r).astype(t.dtype.numpy) for r, t in zip(results, types, strict=True)]
+        )
     if has_reference(op):
         return op.reference(*arrays)
     if not is_composite(op):

@@ -272,6 +272,9 @@ class _Machine:
     def call(self, stmt: Call) -> None:
         if stmt.function in HINTS:
             return
+        if stmt.function == "transpose":
+            self.transpose(stmt)
+            return
         function = self.functions.get(stmt.function)
         if function is None:
             raise self.fail(f"no function {stmt.function}")
@@ -283,6 +286,19 @@ class _Machine:
                 for a in stmt.arguments
             )
         )
+
+    def transpose(self, stmt: Call) -> None:
+        target, at, wide, source, start, apart, lanes = (
+            self.memory[a] if isinstance(a, Buffer) else int(self.values(stmt, (a,), None)[0])
+            for a in stmt.arguments
+        )
+        i, j = np.indices((lanes, lanes))
+        where = at + i * wide + j
+        target.flat[where] = source.flat[start + j * apart + i]
+        if target.written is not None:
+            target.written[where] = True
+        elif self.check:
+            self.trace_write(target, where)
 
     # Expressions.
 

@@ -12,6 +12,7 @@ Grammar::
            | If(condition, then, orelse)
            | Call(function, arguments)        a named native function; on CPUs only
                                               prefetch(buffer, index), prefetch_read(...): hints
+                                              in_order(): loads below stay below (register pressure)
                                               for a store or a load, no effect on values
            | Barrier()                        all threads of a block arrive (GPU targets only)
     body   = tuple of stmt
@@ -96,7 +97,12 @@ class If(Stmt):
 
 
 #: Functions of ``Call`` that neither read nor write.
-HINTS = ("prefetch", "prefetch_read")
+HINTS = ("prefetch", "prefetch_read", "in_order")
+
+#: Functions of ``Call`` that every back end has, and the positions of the buffers they write.
+#: transpose(target, at, target_stride, source, start, source_stride, lanes):
+#: target[at + i * target_stride + j] = source[start + j * source_stride + i] for i, j < lanes.
+WRITTEN = {"transpose": (0,)}
 
 
 @dataclass(frozen=True, slots=True)

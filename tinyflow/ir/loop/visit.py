@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from tinyflow.ir.loop.nodes import (
     HINTS,
+    WRITTEN,
     Alloc,
     Body,
     Buffer,
@@ -184,7 +185,12 @@ def buffers_read(body: Iterable[Stmt]) -> tuple[Buffer, ...]:
             found[expr.attr[1]] = None
     for call in collect(body, Call):
         if call.function not in HINTS:
-            found.update((a, None) for a in call.arguments if isinstance(a, Buffer))
+            written = WRITTEN.get(call.function, ())
+            found.update(
+                (a, None)
+                for n, a in enumerate(call.arguments)
+                if isinstance(a, Buffer) and n not in written
+            )
     return tuple(found)
 
 
@@ -195,7 +201,12 @@ def buffers_written(body: Iterable[Stmt]) -> tuple[Buffer, ...]:
         if isinstance(stmt, Store):
             found[stmt.buffer] = None
         elif isinstance(stmt, Call) and stmt.function not in HINTS:
-            found.update((a, None) for a in stmt.arguments if isinstance(a, Buffer))
+            written = WRITTEN.get(stmt.function, range(len(stmt.arguments)))
+            found.update(
+                (a, None)
+                for n, a in enumerate(stmt.arguments)
+                if isinstance(a, Buffer) and n in written
+            )
     return tuple(found)
 
 

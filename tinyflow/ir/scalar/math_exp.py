@@ -23,6 +23,7 @@ from tinyflow.ir.scalar.math_parts import (
     at_most,
     bits,
     exp_negative,
+    exp_product,
     exp_scaled,
     from_bits,
     horner,
@@ -45,8 +46,7 @@ from tinyflow.ir.scalar.nodes import Expr
 def exp(x: Expr) -> Expr:
     """exp(x) = 2**n * exp(r), x = n*log(2) + r."""
     low, high = EXP_RANGE[x.dtype]
-    p, a, b = exp_scaled(at_most(at_least(x, low), high))
-    return p * a * b
+    return exp_product(*exp_scaled(at_most(at_least(x, low), high)), x)
 
 
 # (2**f - 1) / f for |f| <= 1/2; error of exp2 2**-28.9 and 2**-58.0.

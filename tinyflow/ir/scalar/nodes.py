@@ -37,6 +37,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tinyflow.core.dtype import DType, bool_, float32, int32, int64
+from tinyflow.core.shape import Dim, quotient_parts
 
 COMPARE = frozenset({"lt", "le", "eq", "ne"})
 UNARY = ("neg", "abs", "not", "sqrt", "floor", "ceil", "rint", "trunc")
@@ -187,14 +188,34 @@ def var(name: str, dtype: DType = int64) -> Expr:
     return make("var", (), dtype, name)
 
 
-def index(value: Expr | int) -> Expr:
-    """An index expression from an int."""
-    return value if isinstance(value, Expr) else make("const", (), int64, int(value))
+def index(value: Expr | int | Dim) -> Expr:
+    """An index expression from an int or an extent that a run knows."""
+    if isinstance(value, Expr):
+        return value
+    return _extent(value) if isinstance(value, Dim) else make("const", (), int64, int(value))
+
+
+def _extent(dim: Dim) -> Expr:
+    """A polynomial over the sizes of a run as an expression over variables of their names."""
+    total = index(0)
+    for monomial, coefficient in dim.terms:
+        product = index(1)
+        for symbol in monomial:
+            parts = quotient_parts(symbol)
+            factor = var(symbol) if parts is None else floordiv(*map(index, parts))
+            product = mul(product, factor)
+        total = add(total, mul(product, index(coefficient)))
+    return total
 
 
 def like(value: Operand, other: Expr) -> Expr:
-    """``value`` as an expression of ``other``'s dtype."""
-    return value if isinstance(value, Expr) else const(value, other.dtype)
+    """``value`` as an expression of ``other``'s dtype; what has an ``expr`` stands for that."""
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, Dim):
+        return cast(index(value), other.dtype)
+    stands_for = getattr(value, "expr", None)  # a loop axis of te: i + axis
+    return const(value, other.dtype) if stands_for is None else cast(stands_for, other.dtype)
 
 
 def as_expr(value: Operand) -> Expr:
