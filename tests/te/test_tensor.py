@@ -58,6 +58,35 @@ def test_reduce_axis_starts_at_zero():
         te.reduce_axis((1, 7))
 
 
+@pytest.mark.parametrize("make", [te.var, lambda name: te.reduce_axis(4, name=name)])
+def test_names_of_axes_are_taken(make):
+    make("i"), make("index0")
+    with pytest.raises(ValueError, match="the name i0 is taken"):
+        make("i0")
+
+
+def test_two_reduce_axes_need_two_names():
+    x = te.placeholder((3, 4))
+    p, q = te.reduce_axis(3), te.reduce_axis(4)
+    with pytest.raises(ValueError, match="two reduce axes have the name k"):
+        te.sum(x[p, q], axis=[p, q])
+
+
+def test_axes_know_their_names():
+    x = te.placeholder((3, 4), name="x")
+    k = te.reduce_axis(4, name="k")
+    y = te.compute((3,), lambda row: te.max(x[row, k], axis=k), name="y")
+    assert [(axis.name, axis.extent) for axis in y.op.axis] == [("row", 3)]
+    assert [(axis.name, axis.extent) for axis in y.op.reduce_axis] == [("k", 4)]
+    assert y.op.input_tensors == (x,) and y.op.output(0) is y
+    assert x.op.input_tensors == ()
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'create_schedules'"):
+        _ = te.create_schedules
+
+
 def test_canonical_order_depends_on_extents_alone():
     assert [chunk_count(n) for n in (0, 1, CHUNK, CHUNK + 1)] == [1, 1, 1, 2]
     assert is_striped_dot(10, 784) and not is_striped_dot(10, 100) and not is_striped_dot(17, 784)

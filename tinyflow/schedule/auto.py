@@ -1,6 +1,6 @@
 """The automatic scheduler: a loop nest and schedule steps for each kind of group.
 
-Main function: ``lower_group``. May import core, ir, te, passes.fuse_groups and schedule.
+Main function: ``lower_group``. May import core, ir, te, passes.fusion and schedule.
 
 Limits that the choices follow from: element-wise and row kernels are bound by memory bandwidth
 (elementwise.py, rows.py, reductions.py), contractions by the fused multiply-add units
@@ -9,15 +9,19 @@ Limits that the choices follow from: element-wise and row kernels are bound by m
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import cast
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop.nodes import Buffer
-from tinyflow.passes.fuse_groups import Group, Grouping
+from tinyflow.passes.fusion import Group, Grouping
+from tinyflow.schedule.attention import lower_attention
 from tinyflow.schedule.contraction import lower_dot
 from tinyflow.schedule.elementwise import lower_map
-from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel
+from tinyflow.schedule.grain import PARALLEL_ELEMENTS
+from tinyflow.schedule.horizontal import lower_batch
+from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel, Scratch, loop_extent
+from tinyflow.schedule.multi_reduce import lower_reductions
 from tinyflow.schedule.reductions import lower_reduce
 from tinyflow.schedule.rows import lower_rows
 from tinyflow.schedule.targets import Target
@@ -30,29 +34,38 @@ def lower_group(
 
     generic: element-wise kernels take their length as an argument, so that one serves all shapes.
     """
+    if group.parts:
+        return [lower_batch(grouping, group, lambda part: lower_map(part, target, False))]
+    if group.kind == "attention":
+        return lower_attention(grouping, group, target)
     expressions = GroupExpressions(grouping, group)
     if group.kind == "map":
         return [lower_map(expressions, target, generic)]
     if group.kind == "row":
         return [lower_rows(expressions, target)]
     if group.kind == "reduce":
-        return lower_reduce(expressions, target)
+        several = sum(i.combiner is not None for i in group.live_items) > 1
+        return (lower_reductions if several else lower_reduce)(expressions, target)
     if group.kind == "dot":
         return lower_dot(expressions, target)
-    return [_lower_loops(expressions)]
+    return [lower_loops(expressions)]
 
 
-def _lower_loops(x: GroupExpressions) -> LoweredKernel:
+def lower_loops(x: GroupExpressions) -> LoweredKernel:
     node = x.group.items[0].value.node
 
     def shaped(value: Value) -> Buffer:
         """The parameter with one dimension per axis: such ops index by axis."""
-        found, shape = x.buffer(value), cast("tuple[int, ...]", value.type.shape or ())
+        found, shape = x.buffer(value), tuple([loop_extent(n) for n in value.type.shape or ()])
         if found.shape != shape:
             found = x.buffers[value] = replace(found, shape=shape)
         return found
 
     inputs = tuple(shaped(v) for v in node.inputs)
     outputs = tuple(shaped(v) for v in node.outputs)
-    body = node.op.lower_loops(inputs, outputs)  # type: ignore[attr-defined]
-    return x.kernel(body, ["loops written by the op"], 0)
+    needs = node.op.scratch(inputs) if hasattr(node.op, "scratch") else []
+    scratch = [(b, Scratch(b.dtype, math.prod(b.shape))) for b in needs]  # type: ignore[arg-type]
+    body = node.op.lower_loops(inputs, outputs, *needs)  # type: ignore[attr-defined]
+    work = sum(math.prod(b.shape) for b in inputs)  # type: ignore[arg-type]
+    least = (work, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
+    return x.kernel(body, ["loops written by the op"], 0, 1, scratch, work=least)

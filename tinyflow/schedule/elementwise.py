@@ -1,6 +1,6 @@
 """Element-wise groups: one loop over vectors, cut into tasks.
 
-Main function: ``lower_map``. May import ir, passes.fuse_groups and schedule. Such kernels are bound
+Main function: ``lower_map``. May import ir, passes.fusion and schedule. Such kernels are bound
 by memory bandwidth: each value is read and written once.
 """
 
@@ -10,8 +10,15 @@ from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, Stmt, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.passes.fuse_groups import Item
-from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, lanes_for, nest, size
+from tinyflow.passes.fusion import Item
+from tinyflow.schedule.grain import (
+    BLOCK_ELEMENTS,
+    PARALLEL_ELEMENTS,
+    lanes_for,
+    nest,
+    size,
+    tasks_per_claim,
+)
 from tinyflow.schedule.lowering import (
     GroupExpressions,
     LoweredKernel,
@@ -22,9 +29,14 @@ from tinyflow.schedule.lowering import (
 from tinyflow.schedule.prefetch import STREAM_ELEMENTS, prefetch_stream
 from tinyflow.schedule.schedule import Schedule
 from tinyflow.schedule.targets import Target
+from tinyflow.schedule.tuning import sweep_signature, sweep_tuning_for
 
 
-def lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKernel:
+def lower_map(
+    x: GroupExpressions, target: Target, generic: bool, far: bool | None = None
+) -> LoweredKernel:
+    """generic: the length is an argument.   far: the arrays come from memory, where that is known
+    besides their extents."""
     total = size(x.group.domain)
     shared = _shared_items(x, x.results)
     before: list[Store] = []
@@ -37,7 +49,11 @@ def lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKern
         x.forget()
     statements: Body = (*before, *(x.store_result(i) for i in x.results))
     x.find_in_place(statements)
-    lanes = lanes_for(statements, target)
+    tuning = sweep_tuning_for(
+        sweep_signature("map", x.group.domain, roots_of(statements)), target
+    )
+    lanes = tuning.lanes or lanes_for(statements, target)
+    block = tuning.block or BLOCK_ELEMENTS
     axes, mapping = merge_axes(roots_of(statements), x.outer)
     body = loop_visit.substitute_vars(statements, mapping)
     flops = operations(statements) * total
@@ -50,7 +66,8 @@ def lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKern
         axes = [(axes[0][0], extents[0][0])]
     schedule = Schedule(nest(axes, body))
     names = [str(v.attr) for v, _ in axes]
-    parallel = total >= PARALLEL_ELEMENTS or bool(extents)
+    sized = bool(extents or x.sizes)  # the length is an argument
+    parallel = sized or total >= PARALLEL_ELEMENTS
     if len(names) > 2 or (len(names) == 2 and parallel):
         while len(names) > 2:
             names[:2] = [schedule.fuse(names[0], names[1])]
@@ -58,19 +75,22 @@ def lower_map(x: GroupExpressions, target: Target, generic: bool) -> LoweredKern
     inner = names[-1]
     if parallel:
         if len(names) == 1:
-            outer, inner = schedule.block(inner, BLOCK_ELEMENTS)
+            outer, inner = schedule.block(inner, block)
             chunk = 1
         else:
             outer = names[0]
-            chunk = max(1, BLOCK_ELEMENTS // max(1, axes[-1][1]))
+            chunk = tasks_per_claim(axes[-1][1], tuning.block)
         schedule.vectorize(inner, lanes)
-        if not extents and total >= STREAM_ELEMENTS:
+        if far is None:
+            far = not extents and total >= STREAM_ELEMENTS
+        if far if tuning.prefetch is None else tuning.prefetch == 1 and not extents:
             prefetch_stream(schedule, inner, lanes)
         schedule.parallel(outer)
     else:
         schedule.vectorize(inner, lanes)
     schedule.body = _bind_registers(schedule.body, registers, lanes)
-    return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents)
+    work = (total, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
+    return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents, work=work)
 
 
 _LANE = s.var("lane")

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from tinyflow.ir.loop.nodes import SERIAL, Body, For, Stmt
+from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.schedule.lowering import Axes, roots_of
 from tinyflow.schedule.targets import Target
 
@@ -25,6 +27,14 @@ def size(extents: Iterable[Any]) -> int:
     for n in extents:
         total *= n
     return total
+
+
+def tasks_per_claim(row: Any, block: int | None = None) -> Any:
+    """Rows of so many elements (a number or an expression) that make a block."""
+    block = block or BLOCK_ELEMENTS
+    if isinstance(row, Expr):
+        return s.maximum(s.index(block) // s.maximum(row, 1), 1)
+    return max(1, block // max(1, row))
 
 
 def lanes_for(statements: Iterable[Stmt], target: Target) -> int:

@@ -2,23 +2,24 @@
 
 Main types: ``LoweredKernel`` (a kernel and what its buffers are bound to), ``GroupExpressions``
 (element expressions of a group's values at a point of its domain), ``merge_axes``.
-May import core, ir, te, passes.fuse_groups.
+May import core, ir, te, passes.fusion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyflow.core.dtype import DType, int64
+from tinyflow.core.shape import Dim, evaluate
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import PARALLEL, Body, Buffer, For, Kernel, Stmt, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.passes.fuse_groups import Group, Grouping, Item, is_one
+from tinyflow.passes.fusion import Group, Grouping, Item, is_one
 
 Axes = list[tuple[Expr, Any]]
 
@@ -46,6 +47,8 @@ class LoweredKernel:
     in_place: pairs (input, result) that may share memory: every element of the input is read at
     the element of the result being written, and not after it.
     extents: values of the kernel's symbolic extents.   tasks: its tasks for these extents.
+    serial_below: (work, least work worth a thread) of a kernel that serves all sizes; flops, chunk
+    and work may then be expressions, see ``at``.
     addresses: target -> native code, shared by kernels that are the same but for their arguments.
     """
 
@@ -60,6 +63,50 @@ class LoweredKernel:
     extents: tuple[int, ...] = ()
     tasks: int = 1
     addresses: dict[Any, int] = field(default_factory=dict, compare=False)
+    serial_below: tuple[Any, int] = (0, 0)
+
+    def at(self, sizes: Mapping[str, int], scratch: dict[Scratch, Scratch]) -> LoweredKernel:
+        """The kernel for one set of sizes; its native code is the same for all.
+
+        scratch: the temporary memory of this group for these sizes, filled on the way.
+        """
+        def argument(old: Value | Scratch | None) -> Value | Scratch | None:
+            if not isinstance(old, Scratch):
+                return old
+            if old not in scratch:
+                scratch[old] = replace(old, size=value_at(old.size, sizes))
+            return scratch[old]
+
+        work, least = self.serial_below
+        chunk = max(1, value_at(self.chunk, sizes)) if value_at(work, sizes) >= least else 0
+        return replace(
+            self,
+            arguments=tuple([argument(a) for a in self.arguments]),
+            flops=value_at(self.flops, sizes),
+            bytes=sum(
+                value_at(a.size_bytes if isinstance(a, Scratch) else a.type.size_bytes, sizes)
+                for a in self.arguments if a is not None
+            ),
+            chunk=0 if self.chunk == 0 else chunk,
+            extents=tuple([sizes[str(v.attr)] for v in self.kernel.extents]),
+            tasks=value_at(self.kernel.tasks, sizes),
+        )  # fmt: skip
+
+
+def value_at(number: Any, sizes: Mapping[str, int]) -> int:
+    """A count (int, extent or expression over extents) for these sizes."""
+    if isinstance(number, Expr):
+        known = scalar_visit.substitute(number, {s.var(n): s.index(v) for n, v in sizes.items()})
+        assert known.is_const, number
+        return int(known.attr)
+    found = evaluate(number, sizes)
+    assert found is not None, number
+    return found
+
+
+def loop_extent(extent: Any) -> Any:
+    """An extent as loops take it: a number or an expression."""
+    return scalar_visit.plain(s.index(extent)) if isinstance(extent, Dim) else extent
 
 
 def rebound(
@@ -105,18 +152,33 @@ class GroupExpressions:
 
     outer, inner: (variable, extent) per dimension of the group's domain.
     temporaries: value -> expression that replaces recomputing it (a load of what was stored).
+    sizes: names of the extents that are arguments of the kernel -> sizes seen, for estimates.
     """
 
-    def __init__(self, grouping: Grouping, group: Group) -> None:
+    def __init__(
+        self, grouping: Grouping, group: Group, sizes: Mapping[str, int] | None = None
+    ) -> None:
         self.grouping = grouping
         self.group = group
-        self.outer: Axes = [(s.var(f"i{n}"), e) for n, e in enumerate(group.outer)]
-        self.inner: Axes = [(s.var(f"r{n}"), e) for n, e in enumerate(group.inner)]
+        self.sizes = sizes or {}
+        self.outer: Axes = [(s.var(f"i{n}"), loop_extent(e)) for n, e in enumerate(group.outer)]
+        self.inner: Axes = [(s.var(f"r{n}"), loop_extent(e)) for n, e in enumerate(group.inner)]
+        self.extents: dict[Expr, Any] = {}  # of axes that have been estimated
+        self.likely: dict[Expr, int] = {}  # estimates that decide about an order
         self.buffers: dict[Value, Buffer] = {}
         self.temporaries: dict[Value, Expr] = {}
         self.results = grouping.results(group)
         self.in_place: tuple[tuple[Value, Value], ...] = ()
         self._memo: dict[Value, Expr] = {}
+
+    def estimated(self, axes: Axes) -> Axes:
+        """The axes with a likely size for every extent that is an argument; see ``extents``."""
+        self.extents.update(axes)
+        return [(v, self.likely.get(v) or self.seen(n)) for v, n in axes]
+
+    def seen(self, extent: Any) -> int:
+        """The extent, or a likely size of one that is an argument."""
+        return extent if isinstance(extent, int) else value_at(extent, self.sizes)
 
     @property
     def point(self) -> tuple[Expr, ...]:
@@ -126,14 +188,18 @@ class GroupExpressions:
         """Drop remembered expressions, after temporaries changed."""
         self._memo.clear()
 
+    def contains(self, item: Item) -> bool:
+        """Whether the item is computed here."""
+        return item.group is self.group
+
     def buffer(self, value: Value) -> Buffer:
         """The flat parameter for a value outside the group or a result of it."""
         found = self.buffers.get(value)
         if found is None:
             item = self.grouping.items.get(value)
-            kind = "out" if item is not None and item.group is self.group else "in"
+            kind = "out" if item is not None and self.contains(item) else "in"
             count = sum(b.name.startswith(kind) for b in self.buffers.values())
-            size = value.type.size
+            size = loop_extent(value.type.size)
             found = Buffer(f"{kind}{count}", value.dtype, (size,))
             self.buffers[value] = found
         return found
@@ -141,7 +207,9 @@ class GroupExpressions:
     def element(self, value: Value, indices: tuple[Expr, ...]) -> Expr:
         """``value[indices]``."""
         item = self.grouping.items.get(value)
-        if item is None or item.group is not self.group:
+        if value in self.group.copied:
+            return self.inlined(item, dict(zip(item.tensor.axes, indices, strict=True)))  # type: ignore[union-attr]
+        if item is None or not self.contains(item):
             return s.load(self.buffer(value), row_major(value.type.shape or (), indices))
         if value in self.group.inlined:
             return self.inlined(item, dict(zip(item.tensor.axes, indices, strict=True)))  # type: ignore[union-attr]
@@ -164,7 +232,8 @@ class GroupExpressions:
     def axes_at_point(self, item: Item) -> dict[Expr, Expr]:
         """The item's axes in terms of the domain's variables."""
         assert item.tensor is not None
-        point = iter(self.point)
+        turned = self.group.turned.get(item.value)
+        point = iter(self.point if turned is None else [self.point[n] for n in turned])
         return {
             a: (_ZERO if is_one(n) else next(point))
             for a, n in zip(item.tensor.axes, item.tensor.shape, strict=True)
@@ -240,12 +309,15 @@ class GroupExpressions:
         body: Body,
         steps: Iterable[str],
         flops: int,
-        chunk: int = 0,
+        chunk: Any = 0,
         scratch: Sequence[tuple[Buffer, Scratch]] = (),
         suffix: str = "",
         extents: tuple[tuple[Expr, int], ...] = (),
+        work: tuple[Any, int] = (0, 0),
     ) -> LoweredKernel:
-        """Collects what the body uses into a kernel's parameter list."""
+        """Collects what the body uses into a kernel's parameter list; work: see serial_below."""
+        if self.sizes:
+            extents = tuple((s.var(name), size) for name, size in self.sizes.items())
         read, written = loop_visit.buffers_read(body), loop_visit.buffers_written(body)
         used = dict.fromkeys(b for b in (*read, *written) if b.scope == "param")
         bound: dict[Buffer, Value | Scratch] = {b: v for v, b in self.buffers.items()}
@@ -281,6 +353,7 @@ class GroupExpressions:
             self.in_place,
             tuple(n for _, n in extents),
             _value_of(tasks, extents),
+            serial_below=work,
         )
 
 

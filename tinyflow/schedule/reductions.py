@@ -1,6 +1,6 @@
 """Reductions over leading axes or over very many elements.
 
-Main function: ``lower_reduce``. May import ir, passes.fuse_groups, te.canonical and schedule.
+Main function: ``lower_reduce``. May import ir, passes.fusion, te.canonical and schedule.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from tinyflow.ir.loop.nodes import SERIAL, UNROLL, VECTORIZE, Alloc, Body, Buffe
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.passes.fuse_groups import Item
+from tinyflow.passes.fusion import Item
 from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, nest, size
 from tinyflow.schedule.lowering import (
     Axes,
     GroupExpressions,
     LoweredKernel,
     Scratch,
+    loop_extent,
     merge_axes,
     operations,
+    roots_of,
     single_axis,
 )
 from tinyflow.schedule.prefetch import column_hints
@@ -29,10 +31,13 @@ from tinyflow.schedule.targets import Target
 from tinyflow.te.canonical import CHUNK, STRIPE, chunk_count
 
 
-def lower_reduce(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
+def lower_reduce(
+    x: GroupExpressions, target: Target, most: int | None = None
+) -> list[LoweredKernel]:
     """A reduction over leading or very many elements.
 
     Up to CHUNK elements: one kernel. More: chunks in parallel into scratch, then their fold.
+    most: of the elements, where their number is an argument.
     """
     item = next(
         i for i in x.group.items
@@ -40,41 +45,48 @@ def lower_reduce(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     )  # fmt: skip
     assert item.tensor is not None and item.tensor.reduction is not None
     combiner = item.tensor.reduction.combiner
-    reduce_axes: Axes = [(s.var(f"r{n}"), e) for n, (_, e) in enumerate(item.reduce_axes)]
+    reduce_axes: Axes = [
+        (s.var(f"r{n}"), loop_extent(e)) for n, (_, e) in enumerate(item.reduce_axes)
+    ]
     (value,) = x.reduction_body(item, reduce_axes)
-    x.find_in_place(_pseudo(x, item, (value,)))
+    statements = _pseudo(x, item, (value,))
+    x.find_in_place(statements)
     outer, mapping = merge_axes(
-        [value] + [x.position(i) for i in x.results], x.outer + reduce_axes,
-        frozenset({len(x.outer)}),
-    )  # fmt: skip
+        roots_of(statements), x.outer + reduce_axes, frozenset({len(x.outer)})
+    )
     own = {v for v, _ in x.outer}
     inner = [(v, n) for v, n in outer if v not in own]
     outer = [(v, n) for v, n in outer if v in own]
     value = scalar_visit.substitute(value, mapping)
     column, count, inner_map = single_axis(inner, "r")
     value = scalar_visit.substitute(value, inner_map)
-    total = size(x.group.outer) * count
+    total = loop_extent(size(x.group.outer)) * count
     flops = total * (1 + operations((Store(_scratch_like(item), (_ZERO,), value),)))
     reducer = _Reducer(x, item, combiner, outer, mapping, target)
-    if count <= CHUNK:
+    work = (total, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
+    if (count if isinstance(count, int) else most or CHUNK + 1) <= CHUNK:
+        reducer.most = most
         body, steps = reducer.nest(value, column, count, None, total)
-        return [x.kernel(body, steps, flops, reducer.chunk)]
-    chunks = chunk_count(count)
-    outputs = size(x.group.outer)
+        return [x.kernel(body, steps, flops, reducer.chunk, work=work)]
+    chunks = chunk_count(count) if isinstance(count, int) else (count + (CHUNK - 1)) // CHUNK
+    outputs = loop_extent(size(x.group.outer))
     partial = Buffer("partial", item.value.dtype, (chunks * outputs,))
     scratch = [(partial, Scratch(item.value.dtype, chunks * outputs, "partial"))]
     chunk_var = s.var("c")
     shifted = scalar_visit.substitute(value, {column: chunk_var * CHUNK + column})
     length = (
-        s.index(CHUNK) if count % CHUNK == 0
+        s.index(CHUNK) if isinstance(count, int) and count % CHUNK == 0
         else s.minimum(s.index(CHUNK), s.index(count) - chunk_var * CHUNK)
     )  # fmt: skip
     first, steps = reducer.nest(shifted, column, length, (chunk_var, chunks, partial), total)
-    kernels = [x.kernel(first, steps, flops, 1, scratch, "_chunks")]
+    kernels = [x.kernel(first, steps, flops, 1, scratch, "_chunks", work=work)]
     at = reducer.flat_output()
     folded = s.load(partial, column * outputs + at)
     body, steps = reducer.nest(folded, column, chunks, None, chunks * outputs)
-    kernels.append(x.kernel(body, steps, chunks * outputs, reducer.chunk, scratch, "_fold"))
+    work = (chunks * outputs, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
+    kernels.append(
+        x.kernel(body, steps, chunks * outputs, reducer.chunk, scratch, "_fold", work=work)
+    )
     return kernels
 
 
@@ -111,7 +123,8 @@ class _Reducer:
     ) -> None:
         self.x, self.item, self.combiner, self.mapping = x, item, combiner, mapping
         self.outer, self.target = outer, target
-        self.chunk = 1
+        self.chunk: Any = 1
+        self.most: int | None = None
 
     def flat_output(self) -> Expr:
         position = _ZERO
@@ -123,7 +136,7 @@ class _Reducer:
         """Stores of the results, or of the partial result of one chunk."""
         if destination is not None:
             chunk_var, _, partial = destination
-            outputs = size(self.x.group.outer)
+            outputs = loop_extent(size(self.x.group.outer))
             return (Store(partial, (chunk_var * outputs + self.flat_output(),), reduced),)
         self.x.temporaries[self.item.value] = reduced
         self.x.forget()
@@ -134,8 +147,9 @@ class _Reducer:
         self, value: Expr, column: Expr, count: Any, destination: Any, total: int
     ) -> tuple[Body, list[str]]:
         """``value`` reduced over ``column`` < count for every output."""
-        parallel = total >= PARALLEL_ELEMENTS
-        if self.outer and _stride(value, self.outer[-1][0]) == 1 and self.outer[-1][1] > 1:
+        parallel = not isinstance(total, int) or total >= PARALLEL_ELEMENTS
+        wide = bool(self.outer) and self.x.seen(self.outer[-1][1]) > 1
+        if wide and _stride(value, self.outer[-1][0]) == 1:
             body, axes, steps = self.across_columns(value, column, count, destination)
         else:
             body, axes, steps = self.along_row(value, column, count, destination)
@@ -151,7 +165,10 @@ class _Reducer:
         if parallel:
             schedule.parallel(names[0])
             tasks = size(n for _, n in axes)
-            self.chunk = max(1, tasks * BLOCK_ELEMENTS // max(1, total))
+            self.chunk = (
+                max(1, tasks * BLOCK_ELEMENTS // max(1, total)) if isinstance(total, int)
+                else s.maximum(s.index(tasks) * BLOCK_ELEMENTS // s.maximum(total, 1), 1)
+            )  # fmt: skip
         return schedule.body, schedule.steps
 
     def along_row(
@@ -177,7 +194,7 @@ class _Reducer:
     ) -> tuple[Body, Axes, list[str]]:
         """Vectors of neighbouring outputs at a time."""
         n = s.index(count)
-        if n.is_const and n.attr <= 4 * STRIPE:
+        if (n.attr if n.is_const else self.most or CHUNK) <= 4 * STRIPE:
             return self.all_stripes(value, column, count, destination)
         return self.stripe_by_stripe(value, column, n, destination)
 
@@ -192,7 +209,7 @@ class _Reducer:
         dtype = self.item.value.dtype
         lanes = max(2, self.target.lanes * 4 // max(4, dtype.size_bytes))
         var, extent = self.outer[-1]
-        vectors = self.vectors_per_row(value, -(-extent // lanes))
+        vectors = self.vectors_per_row(value, -(-self.x.seen(extent) // lanes))
         width = vectors * lanes
         block, vector, lane = (s.var(f"{var.attr}.{part}") for part in "ovi")
         inside = vector * lanes + lane
@@ -202,7 +219,7 @@ class _Reducer:
         acc = Buffer("acc", dtype, (width,), "register")
 
         def each(body: Body, masked: bool = False) -> For:
-            if masked and extent % width:
+            if masked and not (isinstance(extent, int) and extent % width == 0):
                 body = (If(position < extent, body),)
             body = loop_visit.substitute_vars(body, {var: position})
             return For(vector, vectors, UNROLL, (For(lane, lanes, VECTORIZE, body),))
@@ -233,12 +250,13 @@ class _Reducer:
                  f"vectorize({lane.attr}, {lanes})", f"stripe(r, {STRIPE})"]  # fmt: skip
         if hints:
             steps.append("prefetch(k)")
-        return (Alloc(partials, body),), [*self.outer[:-1], (block, -(-extent // width))], steps
+        blocks = (extent + (width - 1)) // width
+        return (Alloc(partials, body),), [*self.outer[:-1], (block, blocks)], steps
 
     def vectors_per_row(self, value: Expr, available: int) -> int:
         """Up to 8, while the tasks are enough for some threads and the loop body stays short."""
         cost = operations((Store(_scratch_like(self.item), (_ZERO,), value),))
-        tasks = size(n for _, n in self.outer[:-1])
+        tasks = size(self.x.seen(n) for _, n in self.outer[:-1])
         vectors = 8
         while vectors > 1 and (
             vectors * cost > 64 or vectors > available or tasks * available // vectors < 8
@@ -255,9 +273,9 @@ class _Reducer:
         var, extent = self.outer[-1]
         block, lane = s.var(f"{var.attr}.o"), s.var(f"{var.attr}.i")
         acc = Buffer("acc", dtype, (STRIPE * lanes,), "register")
-        blocks = -(-extent // lanes)
+        blocks = (extent + (lanes - 1)) // lanes
         position = block * lanes + lane
-        masked = extent % lanes != 0
+        masked = not (isinstance(extent, int) and extent % lanes == 0)
         here = {var: position}
         stripe, step = s.var("l"), s.var("k")
         n = s.index(count)
@@ -302,6 +320,9 @@ class _Reducer:
         return (Alloc(acc, body),), [*self.outer[:-1], (block, blocks)], steps
 
 
+_LONG = 1 << 30
+
+
 def _stride(value: Expr, var: Expr) -> int | None:
     """Stride of the load that walks the most memory along ``var``."""
     best: tuple[int, int] | None = None
@@ -311,6 +332,8 @@ def _stride(value: Expr, var: Expr) -> int | None:
             return None
         stride = form.coefficients.get(var, 0)
         length = load.attr.shape[0]
-        if isinstance(stride, int) and isinstance(length, int):
+        if not isinstance(length, int):
+            length = _LONG  # an argument
+        if isinstance(stride, int):
             best = max(best or (0, 0), (length, stride))
     return best[1] if best else None

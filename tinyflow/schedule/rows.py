@@ -1,6 +1,6 @@
 """Row groups (softmax, normalisation, their gradients): all sweeps over a row, then the next row.
 
-Main function: ``lower_rows``. May import ir, passes.fuse_groups, te.canonical and schedule. Rows
+Main function: ``lower_rows``. May import ir, passes.fusion, te.canonical and schedule. Rows
 stay in the first-level cache, so that memory is read and written once.
 """
 
@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyflow.core.shape import Dim
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import SERIAL, Body, Buffer, For, Stmt, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
-from tinyflow.passes.fuse_groups import Item
-from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, lanes_for, size
+from tinyflow.passes.fusion import Item
+from tinyflow.schedule.grain import (
+    PARALLEL_ELEMENTS,
+    lanes_for,
+    size,
+    tasks_per_claim,
+)
 from tinyflow.schedule.lowering import (
     GroupExpressions,
     LoweredKernel,
+    loop_extent,
     merge_axes,
     operations,
     roots_of,
@@ -32,17 +39,19 @@ from tinyflow.schedule.prefetch import (
 )
 from tinyflow.schedule.schedule import Schedule, combine, neutral
 from tinyflow.schedule.targets import Target
+from tinyflow.schedule.tuning import sweep_signature, sweep_tuning_for
 from tinyflow.te.canonical import CHUNK, STRIPE
 
 #: Row temporaries up to this size in all are kept; beyond it values are computed again.
 ROW_BYTES = 131072
 
 
-class _RowPlan:
+class RowPlan:
     """Which sweep over a row computes what; see ``lower_rows``."""
 
-    def __init__(self, x: GroupExpressions) -> None:
+    def __init__(self, x: GroupExpressions, longest: int) -> None:
         self.x = x
+        self.longest = longest
         group = x.group
         self.items = [i for i in group.items if i.value not in group.inlined]
         self.level: dict[Item, int] = {}  # first sweep in which the value can be used
@@ -61,7 +70,7 @@ class _RowPlan:
         while stack:
             for value, _ in stack.pop().reads:
                 producer = self.x.grouping.items.get(value)
-                if producer is None or producer.group is not self.x.group:
+                if producer is None or not self.x.contains(producer):
                     continue
                 if value in self.x.group.inlined:
                     stack.append(producer)
@@ -99,6 +108,8 @@ class _RowPlan:
             and len(uses.get(i, set())) + (i in results) > 1
         ]  # fmt: skip
         columns = size(self.x.group.inner)
+        if isinstance(columns, Dim):
+            columns = self.longest
         bytes_per_row = sum(columns * i.value.dtype.size_bytes for i in kept if i not in results)
         return kept if bytes_per_row <= ROW_BYTES else [i for i in kept if i in results]
 
@@ -109,14 +120,16 @@ class _RowPlan:
         ]
 
 
-def lower_rows(x: GroupExpressions, target: Target) -> LoweredKernel:
+def lower_rows(x: GroupExpressions, target: Target, longest: int = ROW_BYTES) -> LoweredKernel:
     """All sweeps over one row, then the next row: every external value is read from memory once.
 
     Sweep k holds the reductions that need the results of sweep k-1 and the full values computable
     then; softmax is max | exp and sum | divide.
+    longest: the most elements of a row whose length is an argument; for long ones, values are
+    computed again instead of kept.
     """
-    plan = _RowPlan(x)
-    rows, columns = size(x.group.outer), size(x.group.inner)
+    plan = RowPlan(x, longest)
+    rows, columns = loop_extent(size(x.group.outer)), loop_extent(size(x.group.inner))
     temporaries: list[Buffer] = []
     for item in plan.items:
         if plan.is_row(item):
@@ -133,21 +146,21 @@ def lower_rows(x: GroupExpressions, target: Target) -> LoweredKernel:
         n = len(kept_buffer)
         name = f"{item.value.node.op.type_name.lower()}_row{n}"
         # A row that fits one vector of the reduction stays in a register.
-        width = max(columns, STRIPE)
+        width = max(columns, STRIPE) if isinstance(columns, int) else longest
         kept_buffer[item.value] = Buffer(name, item.value.dtype, (rows, width), "stack")
-    sweeps = [_row_sweep(x, plan, k, row_buffer, kept_buffer) for k in range(plan.sweeps + 1)]
+    sweeps = [row_sweep(x, plan, k, row_buffer, kept_buffer) for k in range(plan.sweeps + 1)]
     body, steps = _assemble_rows(x, sweeps, rows, columns, row_buffer, kept_buffer, target)
     flops = sum(
         operations(loops) * rows * columns + operations(before) * rows
         for before, loops, _ in sweeps
     )
-    chunk = max(1, BLOCK_ELEMENTS // max(1, columns))
-    return x.kernel(body, steps, flops, chunk)
+    tuning = sweep_tuning_for(sweep_signature("row", x.group.domain, roots_of(body)), target)
+    return x.kernel(body, steps, flops, tasks_per_claim(columns, tuning.block))
 
 
-def _row_sweep(
+def row_sweep(
     x: GroupExpressions,
-    plan: _RowPlan,
+    plan: RowPlan,
     k: int,
     row_buffer: dict[Any, Buffer],
     kept_buffer: dict[Any, Buffer],
@@ -206,7 +219,8 @@ def _assemble_rows(
 ) -> tuple[Body, list[str]]:
     """One nest per sweep over (row, column), then the steps that bring them into one row loop."""
     everything = [st for b, inside, first in sweeps for st in (*b, *first, *inside)]
-    if columns % STRIPE == 0 or columns > 8 * STRIPE:
+    known = isinstance(columns, int)
+    if not known or columns % STRIPE == 0 or columns > 8 * STRIPE:
         # In short rows a masked store overlaps the vector that the next row loads: the load would
         # wait for the store, and rows could not overlap in time.
         x.find_in_place(everything)
@@ -233,7 +247,9 @@ def _assemble_rows(
             body += (For(column, columns, SERIAL, loops),)
         nests.append(For(row, rows, SERIAL, body))
         names.append((f"i{k}", f"r{k}" if loops else None, bool(initial)))
-    host = busiest_sweep(nests) if rows > 1 and PREFETCH_COLUMNS <= columns <= CHUNK else None
+    several = not isinstance(rows, int) or rows > 1
+    prefetched = known and several and PREFETCH_COLUMNS <= columns <= CHUNK
+    host = busiest_sweep(nests) if prefetched else None
     hints = row_hints(nests, host) if host else []
     schedule = Schedule(tuple(nests))
     last = names[-1][0]
@@ -241,7 +257,7 @@ def _assemble_rows(
         schedule.compute_at(name, last)
     for buffer in row_buffer.values():
         schedule.shrink(buffer, last, "register")
-    in_register = columns <= STRIPE
+    in_register = known and columns <= STRIPE
     for buffer in kept_buffer.values():
         schedule.shrink(buffer, last, "register" if in_register else "stack")
     lanes = STRIPE if in_register else lanes_for(everything, target)
@@ -254,6 +270,6 @@ def _assemble_rows(
             schedule.vectorize(column_name, lanes)
     if host and hints:
         prefetch_rows(schedule, last, host, hints)
-    if rows > 1 and rows * columns >= PARALLEL_ELEMENTS // 2:
+    if several and (x.sizes or rows * columns >= PARALLEL_ELEMENTS // 2):
         schedule.parallel(last)
     return schedule.body, schedule.steps

@@ -1,15 +1,17 @@
 """Schedule steps: verified rewrites of a loop nest that never change what it computes.
 
 Main type: ``Schedule``. Every step appends one line to ``steps``; ``explain`` prints them.
-May import core, ir and te.canonical.
+May import core, ir and schedule.stripes.
 
 A loop is named by its variable. Steps that make loops name them after the old one: splitting ``i``
-gives ``i.o`` (outer), ``i.i`` (inner) and ``i.t`` (the tail).
+gives ``i.o`` (outer), ``i.i`` (inner) and ``i.t`` (the tail). stages.py adds what a schedule of
+tensor expressions has on top of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Sequence
 
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop import visit
@@ -21,6 +23,7 @@ from tinyflow.ir.loop.nodes import (
     Alloc,
     Body,
     Buffer,
+    Call,
     Extent,
     For,
     If,
@@ -30,7 +33,17 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.te.canonical import CHUNK, STRIPE
+from tinyflow.schedule.stripes import (
+    accumulates,
+    combine,
+    neutral,
+    reduction_of,
+    striped,
+    takes_any_order,
+)
+from tinyflow.te.canonical import STRIPE
+
+__all__ = ["Schedule", "ScheduleError", "combine", "neutral", "reduction_of"]
 
 
 class ScheduleError(InternalError):
@@ -47,42 +60,47 @@ def _stride(index: Expr, var: Expr) -> Extent | None:
     return None if form is None else form.coefficients.get(var, 0)
 
 
-_COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "sum": s.add,
-    "prod": s.mul,
-    "max": s.maximum,
-    "min": s.minimum,
-    "all": lambda a, b: s.binary("and", a, b),
-    "any": lambda a, b: s.binary("or", a, b),
-}
-_COMBINER_OF = {"add": "sum", "mul": "prod", "max": "max", "min": "min", "and": "all", "or": "any"}
+def guarded(body: Body, condition: Expr) -> Body:
+    """Every store and call of the body under the condition; loops stay as they are."""
+
+    def one(stmt: Stmt) -> Stmt:
+        return If(condition, (stmt,)) if isinstance(stmt, (Store, Call)) else stmt
+
+    return visit.map_statements(body, one)
 
 
-def combine(combiner: str, a: Expr, b: Expr) -> Expr:
-    """One step of a reduction."""
-    return _COMBINE[combiner](a, b)
-
-
-def neutral(combiner: str, like: Buffer) -> Expr:
-    """The value that a reduction starts from."""
-    dtype = like.dtype
-    if combiner in ("sum", "dot", "any"):
-        return s.const(0, dtype)
-    if combiner in ("prod", "all"):
-        return s.const(1, dtype)
-    if dtype.kind == "float":
-        return s.const(float("-inf") if combiner == "max" else float("inf"), dtype)
-    return s.const(dtype.min if combiner == "max" else dtype.max, dtype)
-
-
-def reduction_of(store: Stmt) -> str | None:
-    """The combiner of ``A[i] = combine(A[i], ...)``; None for any other statement."""
-    if not isinstance(store, Store) or len(store.value.args) != 2:
-        return None
-    first = store.value.args[0]
-    if first.op == "load" and first.attr is store.buffer and first.args == store.indices:
-        return _COMBINER_OF.get(store.value.op)
+def _why_not_swapped(outer: For, inner: For) -> str | None:
+    """The dependence that swapping two loops would break, if there is one."""
+    extent = inner.extent
+    if isinstance(extent, Expr) and outer.var in scalar_visit.free_vars(extent):
+        return f"the extent of {inner.var.attr} depends on {outer.var.attr}"
+    body = inner.body
+    local = set(visit.allocated(body))
+    read = set(visit.buffers_read(body))
+    for store in visit.collect(body, Store):
+        if store.buffer in local:
+            continue
+        if accumulates(store) is None:
+            if store.buffer in read and not _own_element(body, store, outer.var, inner.var):
+                return f"{store.buffer} is read and written"
+            continue
+        over = {outer.var, inner.var} - set(scalar_visit.free_vars(*store.indices))
+        if len(over) == 2 and not takes_any_order(store):
+            return (
+                f"both fold into {store.buffer}, whose {store.buffer.dtype} "
+                f"{accumulates(store)} would be added up in another order"
+            )
     return None
+
+
+def _own_element(body: Body, store: Store, *variables: Expr) -> bool:
+    """Whether each iteration of the loops over ``variables`` uses one element, and no other does.
+
+    A nest writes each element of a tensor once, so indices with all the variables differ.
+    """
+    loads = [e for e in visit.all_expressions(body) if e.op == "load" and e.attr is store.buffer]
+    used = {e.args for e in loads} | {store.indices}
+    return len(used) == 1 and set(variables) <= set(scalar_visit.free_vars(*store.indices))
 
 
 class Schedule:
@@ -228,16 +246,17 @@ class Schedule:
     def reorder(self, outer_name: str, inner_name: str) -> None:
         """for i: for j: body  ->  for j: for i: body.
 
-        Legal when the loops are perfectly nested and no iteration reads what another one writes.
+        Legal when the loops are nested alone, no iteration reads what another one writes, and no
+        element gets the steps of a floating-point sum in another order.
         """
         outer, inner = self.loop(outer_name), self.loop(inner_name)
         if outer.body != (inner,):
             raise ScheduleError(f"reorder({outer_name}, {inner_name}): not nested alone")
-        for store in visit.collect(inner.body, Store):
-            if reduction_of(store) is None and store.buffer in visit.buffers_read(inner.body):
-                raise ScheduleError(
-                    f"reorder({outer_name}, {inner_name}): {store.buffer} is read and written"
-                )
+        refused = _why_not_swapped(outer, inner)
+        if outer.kind == PARALLEL:
+            refused = f"{outer_name} is parallel and must stay outermost"
+        if refused is not None:
+            raise ScheduleError(f"reorder({outer_name}, {inner_name}): {refused}")
         swapped = For(
             inner.var,
             inner.extent,
@@ -246,6 +265,129 @@ class Schedule:
         )
         self.replace(outer, (swapped,))
         self.note(f"reorder({inner_name}, {outer_name})")
+
+    def order(self, names: Sequence[str]) -> None:
+        """The loops of one nest in this order, outermost first; other loops keep their places.
+
+        Where a loop is not alone in the one outside it (the start value of a reduction stands
+        before its loop), the outer one is distributed first. Legal as the swaps it takes.
+        """
+        chain = self.nest_of(names)
+        places = [n for n, name in enumerate(chain) if name in names]
+        wanted = list(chain)
+        for place, name in zip(places, names, strict=True):
+            wanted[place] = name
+        before, count = self.body, len(self.steps)
+        try:
+            for position, name in enumerate(wanted):
+                for n in range(chain.index(name), position, -1):
+                    self._alone(chain[n - 1], chain[n])
+                    self.reorder(chain[n - 1], chain[n])
+                    chain[n - 1 : n + 1] = chain[n], chain[n - 1]
+        except ScheduleError:
+            self.body = before
+            del self.steps[count:]
+            raise
+        del self.steps[count:]
+        self.note(f"reorder({', '.join(names)})")
+
+    def nest_of(self, names: Sequence[str]) -> list[str]:
+        """The loops from the outermost to the innermost of the named ones, one inside the other.
+
+        Errors: ScheduleError when they do not stand in one another.
+        """
+        if len(set(names)) != len(names):
+            raise ScheduleError(f"reorder({', '.join(names)}): a loop is named twice")
+        inside = {name: self._loops_inside(name) for name in names}
+        ordered = sorted(names, key=lambda name: -len(inside[name]))
+        for first, second in itertools.pairwise(ordered):
+            if second not in inside[first]:
+                raise ScheduleError(
+                    f"reorder({', '.join(names)}): {second} does not stand inside {first}",
+                    choices=inside[first],
+                )
+        last = ordered[-1]
+        between = [x for x in inside[ordered[0]] if x == last or last in self._loops_inside(x)]
+        return [ordered[0], *between]
+
+    def _loops_inside(self, name: str) -> list[str]:
+        return [str(x.var.attr) for x in visit.collect(self.loop(name).body, For)]
+
+    def _alone(self, outer_name: str, inner_name: str) -> None:
+        """Distributes the outer loop until the inner one is all there is in it."""
+        outer, inner = self.loop(outer_name), self.loop(inner_name)
+        if outer.body == (inner,):
+            return
+        if inner not in outer.body or outer.body[-1] is not inner:
+            raise ScheduleError(
+                f"reorder({outer_name}, {inner_name}): something is computed inside {outer_name} "
+                f"that {inner_name} needs"
+            )
+        self.distribute(outer_name)
+
+    def distribute(self, name: str) -> str:
+        """for i: A(i); B(i)  ->  for i.init: A(i.init);  for i: B(i).  B is the last statement.
+
+        Legal when every iteration of A writes its own elements and A reads nothing that B writes.
+        """
+        loop = self.loop(name)
+        first, last = loop.body[:-1], loop.body[-1:]
+        for store in visit.collect(first, Store):
+            if loop.var not in scalar_visit.free_vars(*store.indices):
+                raise ScheduleError(
+                    f"distribute({name}): {store.buffer} gets a new value in every iteration"
+                )
+        common = set(visit.buffers_read(first)) & set(visit.buffers_written(last))
+        if common:
+            raise ScheduleError(
+                f"distribute({name}): {', '.join(sorted(b.name for b in common))} is read before "
+                "another iteration writes it"
+            )
+        own = s.var(self.fresh(f"{name}.init"))
+        front = visit.substitute_vars(first, {loop.var: own})
+        self.replace(
+            loop,
+            (
+                For(own, loop.extent, SERIAL, front),
+                For(loop.var, loop.extent, loop.kind, last),
+            ),
+        )
+        self.note(f"distribute({name})")
+        return str(own.attr)
+
+    def taken(self) -> set[str]:
+        """Names that a new loop must not have."""
+        return {str(x.var.attr) for x in visit.collect(self.body, For)}
+
+    def fresh(self, name: str) -> str:
+        """The name, or with a number if something has it."""
+        taken = self.taken()
+        candidate, count = name, 1
+        while candidate in taken:
+            count += 1
+            candidate = f"{name}{count}"
+        return candidate
+
+    def guarded_split(
+        self, name: str, factor: int, parts: int | None = None
+    ) -> tuple[str, str]:
+        """for i in n  ->  for i.o in ceil(n/factor): for i.i in factor: if i < n: ...
+
+        parts: iterations of the outer loop, if more than needed.
+        The guard stands at the innermost statements, so that the loops stay nested alone.
+        Legal always: the order of iterations is kept.
+        """
+        loop = self.loop(name)
+        outer, inner = (s.var(self.fresh(f"{name}.{part}")) for part in "oi")
+        n = _expr(loop.extent)
+        at = outer * factor + inner
+        body = visit.substitute_vars(loop.body, {loop.var: at})
+        count = scalar_visit.plain((n + (factor - 1)) // factor) if parts is None else parts
+        if not (n.is_const and isinstance(count, int) and count * factor == n.attr):
+            body = guarded(body, at < n)
+        self.replace(loop, (For(outer, count, SERIAL, (For(inner, factor, SERIAL, body),)),))
+        self.note(f"split({name}, {factor})")
+        return str(outer.attr), str(inner.attr)
 
     def tile(self, i: str, j: str, rows: int, columns: int) -> tuple[str, str, str, str]:
         """split both loops and bring the inner parts inside: i.o, j.o, i.i, j.i.
@@ -369,33 +511,9 @@ class Schedule:
         Other statements of the loop come along, 16 iterations at a time.
         """
         loop = self.loop(name)
-        lane = s.var(f"{name}.l")
-        partials: list[tuple[Store, str, Buffer]] = []
-
-        def statement(stmt: Stmt) -> Stmt:
-            combiner = reduction_of(stmt)
-            if combiner is None:
-                return stmt
-            assert isinstance(stmt, Store)
-            acc = Buffer(f"{stmt.buffer.name}.acc", stmt.buffer.dtype, (STRIPE,), "register")
-            partials.append((stmt, combiner, acc))
-            value = combine(combiner, s.load(acc, lane), stmt.value.args[1])
-            return Store(acc, (lane,), value)
-
-        body = tuple(statement(stmt) for stmt in loop.body)
-        n = _expr(loop.extent)
-        long = not n.is_const or n.attr > CHUNK
-        result: Body = _striped_sweep(loop.var, lane, body, n, partials, name)
-        if long:
-            result = _chunked(loop.var, body, lane, n, partials, name)
-        else:
-            result += tuple(
-                Store(st.buffer, st.indices, s.fold(c, acc)) for st, c, acc in partials
-            )
-            for _, _, acc in reversed(partials):
-                result = (Alloc(acc, result),)
+        result, reductions = striped(loop)
         self.replace(loop, result)
-        for store, _, _ in partials:
+        for store in reductions:
             self._drop_initial(store)
         self.note(f"stripe({name}, {STRIPE})")
 
@@ -409,117 +527,3 @@ class Schedule:
             ):
                 self.replace(stmt, ())
                 return
-
-
-def _init(partials: Iterable[tuple[Store, str, Buffer]], lane: Expr) -> Body:
-    return tuple(
-        For(lane, STRIPE, VECTORIZE, (Store(acc, (lane,), neutral(c, acc)),))
-        for _, c, acc in partials
-    )
-
-
-def _striped_sweep(
-    var: Expr,
-    lane: Expr,
-    body: Body,
-    n: Expr,
-    partials: list[tuple[Store, str, Buffer]],
-    name: str,
-    start: Expr | None = None,
-) -> Body:
-    """acc = init, then the loop over ``start .. start+n`` in steps of STRIPE with a masked tail."""
-    outer = s.var(f"{name}.o")
-    base = s.index(0) if start is None else start
-    full = n // STRIPE
-    done = full * STRIPE
-    out: Body = _init(partials, lane)
-    if _takes_any_order(body, partials) and full.is_const and full.attr % GATHER == 0:
-        gathered = _gathered(var, lane, body, partials[0], base, outer)
-        out += (For(outer, full.attr // GATHER, SERIAL, (gathered,)),)
-    elif not (full.is_const and full.attr == 0):
-        main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
-        vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
-        if full.is_const and full.attr == 1:
-            out += visit.substitute_vars(vector, {outer: s.index(0)})
-        else:
-            out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
-    if not (n.is_const and n.attr % STRIPE == 0):
-        rest = visit.substitute_vars(body, {var: base + done + lane})
-        out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
-    return out
-
-
-#: Vectors that a maximum takes from memory before it goes on from the accumulator.
-GATHER = 4
-
-
-def _takes_any_order(body: Body, partials: list[tuple[Store, str, Buffer]]) -> bool:
-    """Whether the loop is one maximum or minimum: no order changes a bit of it."""
-    return len(body) == 1 and len(partials) == 1 and partials[0][1] in ("max", "min")
-
-
-def _gathered(
-    var: Expr, lane: Expr, body: Body, partial: tuple[Store, str, Buffer], base: Expr, outer: Expr
-) -> For:
-    """acc = max(acc, max(max(x0, x1), max(x2, x3))): one step of acc for GATHER vectors.
-
-    A maximum with NaN and signed zeros is several instructions long, and in a row that lies in the
-    cache each would wait for the one before.
-    """
-    _, combiner, acc = partial
-    (update,) = body
-    assert isinstance(update, Store)
-    terms = [
-        scalar_visit.substitute(
-            update.value.args[1], {var: base + (outer * GATHER + n) * STRIPE + lane}
-        )
-        for n in range(GATHER)
-    ]
-    while len(terms) > 1:
-        terms = [combine(combiner, *terms[n : n + 2]) for n in range(0, len(terms), 2)]
-    step = Store(acc, (lane,), combine(combiner, s.load(acc, lane), terms[0]))
-    return For(lane, STRIPE, VECTORIZE, (step,))
-
-
-def _chunked(
-    var: Expr,
-    body: Body,
-    lane: Expr,
-    n: Expr,
-    partials: list[tuple[Store, str, Buffer]],
-    name: str,
-) -> Body:
-    """The rule for more than CHUNK elements: chunk results are striped and folded once more."""
-    chunk = s.var(f"{name}.c")
-    count = (n + (CHUNK - 1)) // CHUNK
-    length = s.minimum(s.index(CHUNK), n - chunk * CHUNK)
-    totals = [
-        Buffer(f"{store.buffer.name}.sum", acc.dtype, (STRIPE,), "stack")
-        for store, _, acc in partials
-    ]
-    inner = _striped_sweep(var, lane, body, length, partials, name, chunk * CHUNK)
-    inner += tuple(
-        Store(total, (chunk % STRIPE,), combine(c, s.load(total, chunk % STRIPE), s.fold(c, acc)))
-        for (_, c, acc), total in zip(partials, totals, strict=True)
-    )
-    for _, _, acc in reversed(partials):
-        inner = (Alloc(acc, inner),)
-    out: Body = tuple(
-        For(lane, STRIPE, VECTORIZE, (Store(total, (lane,), neutral(c, total)),))
-        for (_, c, _), total in zip(partials, totals, strict=True)
-    )
-    out += (For(chunk, scalar_visit.plain(count), SERIAL, inner),)
-    for (store, c, acc), total in zip(partials, totals, strict=True):
-        final = Buffer(acc.name, acc.dtype, (STRIPE,), "register")
-        out += (
-            Alloc(
-                final,
-                (
-                    For(lane, STRIPE, VECTORIZE, (Store(final, (lane,), s.load(total, lane)),)),
-                    Store(store.buffer, store.indices, s.fold(c, final)),
-                ),
-            ),
-        )
-    for total in reversed(totals):
-        out = (Alloc(total, out),)
-    return out

@@ -1,10 +1,12 @@
 """Tensor expressions: ``te.compute((m, n), lambda i, j: te.dot(a[i, k], b[k, j], axis=k))``.
 
-Main types: ``Tensor``, ``ReduceAxis``. Imports core and ir.scalar.
+Main types: ``Tensor``, ``ReduceAxis``. Imports core and ir.scalar. Names of the floors above that
+belong to this public face (``create_schedule``, ``lower``, ``build`` ...) are looked up when used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from tinyflow.ir.scalar import nodes as _scalar
@@ -85,3 +87,29 @@ def min(body: _scalar.Expr, axis: Any) -> _scalar.Expr:
 
 def prod(body: _scalar.Expr, axis: Any) -> _scalar.Expr:
     return reduce("prod", axis, body)
+
+
+def thread_axis(tag: str) -> str:
+    """A thread of a GPU, for ``stage.bind``."""
+    return tag
+
+
+#: public name -> where it lives; nothing in this package uses them
+_ABOVE = {
+    "create_schedule": "tinyflow.schedule.stages",
+    "decl_tensor_intrin": "tinyflow.schedule.tensorize",
+    "lower": "tinyflow.compile.nests",
+    "build": "tinyflow.compile.nests",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _ABOVE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'tinyflow.te' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ABOVE})

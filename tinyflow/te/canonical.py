@@ -13,7 +13,8 @@ The striping vectorises along the reduced axis (one vector holds the 16 partials
 A ``dot`` reduction (contractions) is one chain per output: acc = fma(a, b, acc), k ascending,
 because a register tile has its parallelism in the outputs. Narrow contractions (last extent of the
 result at most NARROW, at least LONG terms) have little there, so they are striped as above, each
-partial being such a chain.
+partial being such a chain. A contraction over several declared axes (a convolution) is never
+striped: its rows are many.
 
 Imports nothing.
 """
@@ -30,6 +31,10 @@ def chunk_count(extent: int) -> int:
     return max(1, -(-extent // CHUNK))
 
 
-def is_striped_dot(last_extent: int, terms: int) -> bool:
-    """Whether a contraction of so many terms is striped; last_extent: of its result's last axis."""
-    return last_extent <= NARROW and terms >= LONG
+def is_striped_dot(last_extent: int, terms: int, axes: int = 1) -> bool:
+    """Whether a contraction of so many terms is striped.
+
+    last_extent: of its result's last axis.   axes: summed axes of its definition, those of extent 1
+    among them.
+    """
+    return axes == 1 and last_extent <= NARROW and terms >= LONG

@@ -10,8 +10,8 @@ one vector operand from a register and a broadcast scalar from memory. A tile of
 rows*vectors fmas; it must fill the registers (to hide the latency of 4 cycles x 2 units) and no
 more. The forms::
 
-    direct     b fits in the second-level cache: tiles read a and b where they are
-    blocked    b is packed once into panels of a tile's width; bands of rows, KC terms at a time
+    direct     tiles read a where it is, and b there or from packed panels of a tile's width
+    blocked    a is packed too: bands of rows, KC terms at a time
     striped    narrow results: vectors run along k, or along the rows one stripe after the other
 """
 
@@ -26,14 +26,21 @@ from tinyflow.schedule.targets import Target
 
 __all__ = ["lower_dot"]
 
+#: Bytes between two terms of a from which on a is packed, if the product is so many columns WIDE.
+SCATTERED_BYTES = 2048
+WIDE = 256
+
 
 def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     """The kernels of a contraction group: one, or packing and blocked product."""
     p = problem_of(x, target)
     if p.striped:
         return [lower_striped_rows(p) if p.swapped else lower_striped_terms(p)]
-    b_bytes = p.k * p.n * p.dtype.size_bytes
-    big = b_bytes > target.l2_bytes * 3 // 4 and p.m >= 4 * p.rows
-    if p.k > 0 and not p.outer and (big or (not p.b_contiguous and p.m >= 8)):
+    # A transposed a moves whole pages per term; packed, what a step of k reads stands together.
+    scattered = (p.a_stride or 0) * p.dtype.size_bytes >= SCATTERED_BYTES
+    blocked = scattered and p.n >= WIDE and p.m >= 4 * p.rows
+    if p.tuning.form is not None:
+        blocked = p.tuning.form == "blocked"
+    if p.is_plain and p.k and blocked:
         return lower_blocked(p)
-    return [lower_direct(p)]
+    return lower_direct(p, target)

@@ -43,9 +43,15 @@ GROUP = 12
 BAND_BYTES = 192 * 1024
 
 
+def _kc(p: Problem) -> int:
+    """KC, or what was found better; a tile's part of a band must fit on the stack."""
+    most = BAND_BYTES // (p.rows * p.dtype.size_bytes)
+    return min(p.tuning.kc or KC, most)
+
+
 def lower_blocked(p: Problem) -> list[LoweredKernel]:
     """pack b, then bands of rows: for each KC of k, pack a, sweep all panels."""
-    size = -(-p.k // KC) * KC * p.panels * p.width
+    size = -(-p.k // _kc(p)) * _kc(p) * p.panels * p.width
     packed = Buffer("b_packed", p.dtype, (size,))
     scratch = [(packed, Scratch(p.dtype, size, "b_packed"))]
     kernels = [p.x.kernel(_pack_b(p, packed), ["cache_read(b, panels)", "parallel(j.o)"], 0, 1,
@@ -57,35 +63,36 @@ def lower_blocked(p: Problem) -> list[LoweredKernel]:
         total = Buffer("partial", p.dtype, (p.m * p.n,))
         scratch.append((total, Scratch(p.dtype, p.m * p.n, "partial")))
     band, tile_row = s.var("band"), s.var("it")
-    tiles = max(1, BAND_BYTES // (KC * p.rows * p.dtype.size_bytes))
+    tiles = max(1, (p.tuning.band_bytes or BAND_BYTES) // (_kc(p) * p.rows * p.dtype.size_bytes))
     # An even number of bands, equal to within one tile: two threads finish together.
     bands = min(p.row_tiles, 2 * -(-p.row_tiles // (2 * tiles)))
     first = band * p.row_tiles // bands
     in_band = (band + 1) * p.row_tiles // bands - first
-    a_packed = Buffer("a_packed", p.dtype, (tiles * KC * p.rows,), "stack")
+    a_packed = Buffer("a_packed", p.dtype, (tiles * _kc(p) * p.rows,), "stack")
     block = s.var("kb")
     length = _terms_of(p, block)
     panel = s.var("jt")
     packing = _pack_a(p, a_packed, first, tile_row, block, length)
     pack = For(tile_row, plain(in_band), SERIAL, packing)
     group, in_group = s.var("jg"), s.var("jp")
-    groups = -(-p.panels // GROUP)
+    per_pass = p.tuning.group or GROUP
+    groups = -(-p.panels // per_pass)
     here = (
-        s.index(GROUP) if p.panels % GROUP == 0
-        else s.minimum(s.index(GROUP), s.index(p.panels) - group * GROUP)
+        s.index(per_pass) if p.panels % per_pass == 0
+        else s.minimum(s.index(per_pass), s.index(p.panels) - group * per_pass)
     )  # fmt: skip
     tiles_body = _blocked_tiles(
         p, packed, a_packed, total, first, tile_row, panel, block, length
     )
-    tiles_body = loop_visit.substitute_vars(tiles_body, {panel: group * GROUP + in_group})
+    tiles_body = loop_visit.substitute_vars(tiles_body, {panel: group * per_pass + in_group})
     row_of_tiles = For(in_group, plain(here), SERIAL, tiles_body)
     sweep = For(group, groups, SERIAL, (For(tile_row, plain(in_band), SERIAL, (row_of_tiles,)),))
-    body: Body = (For(block, -(-p.k // KC), SERIAL, (pack, sweep)),)
+    body: Body = (For(block, -(-p.k // _kc(p)), SERIAL, (pack, sweep)),)
     body = (Alloc(a_packed, body),)
     if not bare:
         body += _finish(p, total, first, in_band)
     steps = [
-        f"tile(i, j, {p.rows}, {p.width})", f"split(k, {KC})", "cache_read(a, band)",
+        f"tile(i, j, {p.rows}, {p.width})", f"split(k, {_kc(p)})", "cache_read(a, band)",
         "cache_write(acc, register)", "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
         "parallel(band)",
     ]  # fmt: skip
@@ -103,22 +110,23 @@ def _pack_b(p: Problem, packed: Buffer) -> Body:
     panel, block = s.var("jt"), s.var("kb")
     column = panel * p.width + VECTOR * p.lanes + LANE
     at = (_packed_row(p, block, panel, TERM) * p.width + VECTOR * p.lanes + LANE,)
-    store: Body = (Store(packed, at, p.b(block * KC + TERM, column)),)
+    store: Body = (Store(packed, at, p.b([block * _kc(p) + TERM], column)),)
     if p.n % p.width:
         zero = Store(packed, at, s.const(0, p.dtype))
         store = (If(column < p.n, store, (zero,)),)
     vectors = For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),))
     terms = For(TERM, plain(_terms_of(p, block)), SERIAL, (vectors,))
-    return (For(panel, p.panels, PARALLEL, (For(block, -(-p.k // KC), SERIAL, (terms,)),)),)
+    return (For(panel, p.panels, PARALLEL, (For(block, -(-p.k // _kc(p)), SERIAL, (terms,)),)),)
 
 
 def _packed_row(p: Problem, block: Expr, panel: Expr, term: Expr) -> Expr:
-    return (block * p.panels + panel) * KC + term
+    return (block * p.panels + panel) * _kc(p) + term
 
 
 def _terms_of(p: Problem, block: Expr) -> Expr:
     """Number of terms in a block: KC, fewer in the last one."""
-    return s.index(KC) if p.k % KC == 0 else s.minimum(s.index(KC), s.index(p.k) - block * KC)
+    full = s.index(_kc(p))
+    return full if p.k % _kc(p) == 0 else s.minimum(full, s.index(p.k) - block * _kc(p))
 
 
 def _pack_a(
@@ -130,8 +138,8 @@ def _pack_a(
         # A cache line of a row at a time: rows whose distance is a power of two share cache sets,
         # so a line that is left is gone when the next element of it is wanted.
         outer, inner = s.var("ko"), s.var("ki")
-        value = p.a((first + tile) * p.rows + ROW, block * KC + TERM)
-        at = ((tile * KC + TERM) * p.rows + ROW,)
+        value = p.a(p.row_at(first + tile, ROW), [block * _kc(p) + TERM], s.index(0))
+        at = ((tile * _kc(p) + TERM) * p.rows + ROW,)
         copy: Body = (Store(packed, at, value),)
         line = loop_visit.substitute_vars(copy, {TERM: outer * 16 + inner})
         body: Body = ()
@@ -163,14 +171,14 @@ def _blocked_tiles(
         zero = t.start(s.const(0, p.dtype))
         resume = t.over_rows(t.lanes((Store(t.acc, t.at, s.load(total, *at)),)))
         body: Body = zero
-        if p.k > KC:
+        if p.k > _kc(p):
             partial_lanes = zero if width % p.lanes else ()
             body = (If(block.equal(0), zero, partial_lanes + resume),)
         body += _prefetch_next(p, total, rows, first + tile_row, panel)
         b = s.load(b_packed, _packed_row(p, block, panel, TERM) * p.width + t.offset)
         body += t.sweep(
-            plain(length),
-            lambda u: s.load(a_packed, (tile_row * KC + TERM) * p.rows + u),
+            [(TERM, plain(length))],
+            lambda u: s.load(a_packed, (tile_row * _kc(p) + TERM) * p.rows + u),
             b,
             b_masked=False,
         )
@@ -196,7 +204,7 @@ def _finish(p: Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
     p.x.temporaries[p.item.value] = s.load(total, row * p.n + s.var("column"))
     p.x.forget()
     column = panel * p.lanes + LANE
-    body = at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), row, column)
+    body = at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), (row,), column)
     body = loop_visit.substitute_vars(body, {s.var("column"): column})
     full, rest = p.n // p.lanes, p.n % p.lanes
     loops: Body = ()

@@ -2,11 +2,16 @@
 
 Main type: ``Problem``; ``problem_of`` finds rows, columns, terms and the tile's shape.
 May import core, ir, te and schedule.lowering.
+
+Every axis of the result is in one operand or in both. The last axis is the *column*: vectors run
+along it, and b is the operand that has it. Of the axes that only a has, the last is the *row* of a
+register tile (the last two, where the last alone would leave registers empty). All others are
+loops around the tiles: shared ones first (the batch of a batched product), then what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,34 +19,55 @@ from tinyflow.ir.loop.nodes import Buffer, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
-from tinyflow.schedule.lowering import Axes, GroupExpressions, merge_axes, single_axis
+from tinyflow.schedule.lowering import Axes, GroupExpressions, loop_extent, merge_axes, roots_of
 from tinyflow.schedule.targets import Target
+from tinyflow.schedule.tuning import (
+    UNTUNED,
+    ContractionTuning,
+    contraction_signature,
+    tuning_for,
+)
 from tinyflow.te.canonical import is_striped_dot
 
-Element = Callable[[Expr, Expr], Expr]
+Position = tuple[Expr, ...]
+#: a(position of the row, terms, column), b(terms, column): elements as functions of indices
+RowElement = Callable[[Position, Sequence[Expr], Expr], Expr]
+ColumnElement = Callable[[Sequence[Expr], Expr], Expr]
 
 
 @dataclass
 class Problem:
-    """C[outer..., i, j] over k. a(i, k), b(k, j): elements as functions of index expressions."""
+    """C[around..., rows..., column] = sum over terms of a * b.
+
+    terms: the summed axes, slowest first; k their product.   row_axes: none, one or two axes of
+    the row, m their product.   shared, row_loops, column_loops: axes around the tiles that both
+    operands, only a, or only b depend on.   mapping: the group's variables in terms of these.
+    rows, vectors: shape of a register tile.   b_stride: of b along the column, a_stride: of a
+    along the last summed axis; None if uneven.
+    """
 
     x: GroupExpressions
-    a: Element
-    b: Element
+    a: RowElement
+    b: ColumnElement
+    item: Any
     m: int
     n: int
     k: int
-    item: Any
-    outer: Axes
-    row: Expr | None
+    terms: Axes
+    row_axes: Axes
     column: Expr | None
+    shared: Axes
+    row_loops: Axes
+    column_loops: Axes
     mapping: dict[Expr, Expr]
     lanes: int
     rows: int
     vectors: int
-    b_contiguous: bool
+    b_stride: int | None
+    a_stride: int | None
     swapped: bool = False
     striped: bool = False
+    tuning: ContractionTuning = UNTUNED
 
     @property
     def width(self) -> int:
@@ -59,6 +85,36 @@ class Problem:
     def dtype(self) -> Any:
         return self.item.value.dtype
 
+    @property
+    def outer(self) -> Axes:
+        """All axes around the tiles."""
+        return self.shared + self.row_loops + self.column_loops
+
+    @property
+    def is_plain(self) -> bool:
+        """A product of two matrices."""
+        return not self.outer and len(self.row_axes) <= 1 and len(self.terms) == 1
+
+    @property
+    def all_rows(self) -> int:
+        """Rows that share one matrix b."""
+        return self.m * extent_of(self.row_loops)
+
+    def row_at(self, tile: Expr, u: Expr, rows: int = 0) -> Position:
+        """The position of row ``u`` of a tile of ``rows`` (those of the problem) rows."""
+        if len(self.row_axes) == 2:
+            inner = s.index(self.row_axes[1][1])
+            return tile * (self.rows // self.row_axes[1][1]) + u // inner, u % inner
+        return (tile * (rows or self.rows) + u,)[: len(self.row_axes)]
+
+    def split_term(self, k: Expr) -> list[Expr]:
+        """The summed axes' values at term number k."""
+        values: list[Expr] = []
+        for _, extent in reversed(self.terms[1:]):
+            values.insert(0, k % s.index(extent))
+            k = k // s.index(extent)
+        return [k, *values] if self.terms else []
+
 
 def problem_of(x: GroupExpressions, target: Target) -> Problem:
     item = next(
@@ -66,67 +122,100 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
         for i in x.group.items
         if i.value not in x.group.inlined and i.tensor is not None and i.tensor.reduction
     )
-    reduce_axes: Axes = [(s.var(f"r{n}"), e) for n, (_, e) in enumerate(item.reduce_axes)]
+    declared: Any = item.tensor.body.attr.axes  # type: ignore[union-attr]
+    reduce_axes: Axes = [
+        (s.var(f"r{n}"), loop_extent(e)) for n, (_, e) in enumerate(item.reduce_axes)
+    ]
     a, b = x.reduction_body(item, reduce_axes)
     dummy = Buffer("acc", item.value.dtype, (1,), "stack")
     x.temporaries[item.value] = s.load(dummy, s.index(0))
-    x.find_in_place(
-        [Store(dummy, (s.index(0),), e) for e in (a, b)] + [x.store_result(r) for r in x.results]
-    )
+    statements = [Store(dummy, (s.index(0),), e) for e in (a, b)]
+    statements += [x.store_result(r) for r in x.results]
+    x.find_in_place(statements)
     del x.temporaries[item.value]
     x.forget()
-    roots = [a, b] + [x.position(i) for i in x.results]
+    # All that the epilogue reads counts: a mask may walk the axes unlike the operands.
+    roots = roots_of(statements)
     axes, mapping = merge_axes(roots, x.outer + reduce_axes, frozenset({len(x.outer)}))
+    axes = x.estimated(axes)
     own = {v for v, _ in x.outer}
     outer = [(v, n) for v, n in axes if v in own]
-    k_var, k_extent, k_map = single_axis([(v, n) for v, n in axes if v not in own], "k")
-    mapping = {**{v: scalar_visit.substitute(e, k_map) for v, e in mapping.items()}, **k_map}
+    terms = [(v, n) for v, n in axes if v not in own]
+    own_axes = list(outer)
     a, b = (scalar_visit.substitute(e, mapping) for e in (a, b))
-    shape: Any = item.tensor.shape  # type: ignore[union-attr]  # static by now
-    last_extent = shape[-1] if shape else 1
-    striped = is_striped_dot(last_extent, k_extent)
+    shape: Any = item.tensor.shape  # type: ignore[union-attr]
+    last_extent = x.seen(shape[-1]) if shape else 1
+    k_extent = extent_of(terms)
+    striped = is_striped_dot(last_extent, k_extent, len(declared))
     if striped and last_extent == 1 and outer:
         outer.append((s.var("j1"), 1))  # the last axis is there, it only has one element
     if outer and _depends(a, outer[-1][0]) and not _depends(b, outer[-1][0]):
         a, b = b, a  # the product commutes exactly; the vector runs along the last output axis
-    column, n_extent = None, 1
-    if outer and not _depends(a, outer[-1][0]):
+    column: Expr | None = None
+    n_extent: Any = 1
+    if outer and (_depends(b, outer[-1][0]) or not _depends(a, outer[-1][0])):
         column, n_extent = outer.pop()
-    row, m_extent = None, 1
-    for position in reversed(range(len(outer))):
-        if not _depends(b, outer[position][0]):
-            row, m_extent = outer.pop(position)
-            break
+    row_loops = [x for x in outer if _depends(a, x[0]) and not _depends(b, x[0])]
+    column_loops = [x for x in outer if _depends(b, x[0]) and not _depends(a, x[0])]
+    shared = [x for x in outer if x not in row_loops and x not in column_loops]
     lanes = max(2, target.lanes * 4 // max(4, item.value.dtype.size_bytes))
-    swapped = column is not None and row is not None and (
-        stride_along(a, k_var) != 1
+    row_axes = [row_loops.pop()] if row_loops else []
+    m_extent = extent_of(row_axes)
+    swapped = column is not None and len(row_axes) == 1 and not _depends(a, column) and (
+        stride_along(a, terms[-1][0] if terms else None) != 1
         if striped
-        else _fills_lanes(m_extent, n_extent, lanes) and stride_along(a, row) == 1
+        else _fills_lanes(m_extent, n_extent, lanes) and stride_along(a, row_axes[0][0]) == 1
     )
-    if swapped:
+    if swapped and column is not None:
         a, b = b, a
-        (row, m_extent), (column, n_extent) = (column, n_extent), (row, m_extent)
-    vectors = _vectors(m_extent, n_extent, lanes, target.vector_registers)
-    most = max(1, (target.vector_registers - vectors - 1) // vectors)
-    tiles = -(-m_extent // most) if m_extent else 1
-    rows = -(-m_extent // max(1, tiles)) if m_extent else 1
+        (row, m_extent), (column, n_extent) = (column, n_extent), row_axes[0]
+        row_axes, row_loops, column_loops = [(row, m_extent)], column_loops, row_loops
+    tuning = tuning_for(contraction_signature(a, b, own_axes, terms), target)
+    vectors = tuning.vectors or _vectors(m_extent, n_extent, lanes, target.vector_registers)
+    most = tuning.rows or max(1, (target.vector_registers - vectors - 1) // vectors)
+    if row_loops and m_extent * 2 <= most and not striped:
+        row_axes.insert(0, row_loops.pop())
+        m_extent = extent_of(row_axes)
+    rows = _rows(row_axes, most)
+    b_stride = 0 if column is None else stride_along(b, column)
+    a_stride = stride_along(a, terms[-1][0] if terms else None)
+    variables = [v for v, _ in row_axes]
 
-    def element(expr: Expr, first: Expr | None, second: Expr | None) -> Element:
-        def at(u: Expr, v: Expr) -> Expr:
-            change = {}
-            if first is not None:
-                change[first] = u
-            if second is not None:
-                change[second] = v
-            return scalar_visit.substitute(expr, change)
+    def a_at(position: Position, term: Sequence[Expr], j: Expr) -> Expr:
+        change = dict(zip(variables, position, strict=True))
+        change |= {v: t for (v, _), t in zip(terms, term, strict=True)}
+        if column is not None:
+            change[column] = j
+        return scalar_visit.substitute(a, change)
 
-        return at
+    def b_at(term: Sequence[Expr], j: Expr) -> Expr:
+        change = {v: t for (v, _), t in zip(terms, term, strict=True)}
+        if column is not None:
+            change[column] = j
+        return scalar_visit.substitute(b, change)
 
-    contiguous = column is None or stride_along(b, column) in (0, 1)
     return Problem(
-        x, element(a, row, k_var), element(b, k_var, column), m_extent, n_extent, k_extent, item,
-        outer, row, column, mapping, lanes, rows, vectors, contiguous, swapped, striped,
+        x, a_at, b_at, item, m_extent, n_extent, k_extent, terms, row_axes, column, shared,
+        row_loops, column_loops, mapping, lanes, rows, vectors, b_stride, a_stride,
+        swapped, striped, tuning,
     )  # fmt: skip
+
+
+def extent_of(axes: Axes) -> Any:
+    total: Any = 1
+    for _, extent in axes:
+        total = total * extent
+    return total
+
+
+def _rows(row_axes: Axes, most: int) -> int:
+    """Rows per tile: at most ``most``, tiles as equal as they can be; whole rows of two axes."""
+    if not row_axes or not row_axes[0][1]:
+        return 1
+    inner = row_axes[1][1] if len(row_axes) == 2 else 1
+    outer = row_axes[0][1]
+    tiles = -(-outer // max(1, most // max(1, inner)))
+    return max(1, -(-outer // max(1, tiles)) * inner)
 
 
 def _fills_lanes(m: int, n: int, lanes: int) -> bool:
@@ -137,8 +226,10 @@ def _fills_lanes(m: int, n: int, lanes: int) -> bool:
     return n * 4 <= lanes * 3 and m >= 2 * lanes
 
 
-def stride_along(expr: Expr, var: Expr) -> int | None:
+def stride_along(expr: Expr, var: Expr | None) -> int | None:
     """How far the loads of an operand move per step of ``var``; None unless evenly and alike."""
+    if var is None:
+        return 0
     strides: set[Any] = set()
     for load in scalar_visit.loads(expr):
         form = scalar_visit.linear(load.args[0], (var,))

@@ -6,11 +6,13 @@ contraction.tile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinyflow.ir.loop.nodes import SERIAL, UNROLL, VECTORIZE, Alloc, Body, Buffer, For, If, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.problem import Element, Problem, stride_along
+from tinyflow.schedule.contraction.problem import Problem, stride_along
 from tinyflow.schedule.contraction.tile import (
     TERM,
     Tile,
@@ -31,14 +33,17 @@ def lower_striped_rows(p: Problem) -> LoweredKernel:
 
     def tile(rows: int, width: int) -> Body:
         t = Tile(p, rows, width)
-        i0, j0 = i * p.rows, j * p.width
+        j0 = j * p.width
         length = rows * t.vectors * p.lanes
         sums = Buffer("stripes", p.dtype, (STRIPE, length), "stack")
-        term = TERM * STRIPE + stripe
+        term = p.split_term(TERM * STRIPE + stripe)
         count = (s.index(p.k + STRIPE - 1) - stripe) // STRIPE
         body = t.start(s.const(0, p.dtype))
         body += t.sweep(
-            count, lambda u: p.a(i0 + u, term), p.b(term, j0 + t.offset), b_masked=True
+            [(TERM, count)],
+            lambda u: p.a(p.row_at(i, u), term, j0 + t.offset),
+            p.b(term, j0 + t.offset),
+            b_masked=True,
         )
         body += t.over_rows(
             t.lanes((Store(sums, (stripe, *t.at), s.load(t.acc, *t.at)),), masked=False)
@@ -52,7 +57,7 @@ def lower_striped_rows(p: Problem) -> LoweredKernel:
             half //= 2
         final = s.load(sums, s.index(0), *t.at)
         finish = t.over_rows(t.lanes((Store(t.acc, t.at, final),), masked=False))
-        finish += t.over_rows(t.lanes(results(p, t, i0, j0)))
+        finish += t.over_rows(t.lanes(results(p, t, i, j0)))
         return (Alloc(sums, nest + t.whole(finish)),)
 
     body = tile_cases(p, i, j, tile)
@@ -60,7 +65,7 @@ def lower_striped_rows(p: Problem) -> LoweredKernel:
         f"tile(j, i, {p.rows}, {p.width})", f"stripe(k, {STRIPE})", "reorder(k.l, k.o, j.i, i.i)",
         "cache_write(acc, register)", "unroll(j.i)", f"vectorize(i.i, {p.lanes})",
     ]  # fmt: skip
-    return over_tiles(p, body, [(j, p.panels), (i, p.row_tiles)], steps)
+    return over_tiles(p, body, [*p.outer, (j, p.panels), (i, p.row_tiles)], steps)
 
 
 #: Rows of a striped product per task: b is transposed once for each.
@@ -76,14 +81,15 @@ def lower_striped_terms(p: Problem) -> LoweredKernel:
     tiles = max(1, STRIPED_BAND // rows)
     row_tiles = -(-p.m // rows) if p.m else 0
     turned = Buffer("b_turned", p.dtype, (max(1, p.n), blocks * STRIPE), "stack")
-    turn = stride_along(p.b(s.var("k"), s.var("j")), s.var("k")) != 1
+    k = s.var("k")
+    turn = stride_along(p.b(p.split_term(k), s.var("j")), k) != 1
     small = p.n * blocks * STRIPE * p.dtype.size_bytes <= 96 * 1024
     body: Body = ()
     if turn and small:
         body += _turn(p, turned, blocks)
 
     def element_b(term: Expr, column: Expr) -> Expr:
-        return s.load(turned, column, term) if turn and small else p.b(term, column)
+        return s.load(turned, column, term) if turn and small else p.b(p.split_term(term), column)
 
     first = band * tiles + tile_row
 
@@ -108,22 +114,22 @@ def lower_striped_terms(p: Problem) -> LoweredKernel:
         f"tile(i, j, {rows}, {columns})", f"stripe(k, {STRIPE})", "unroll(i.i)", "unroll(j.i)",
         f"vectorize(k.l, {STRIPE})",
     ]  # fmt: skip
-    return over_tiles(p, body, [(band, bands)], steps)
+    return over_tiles(p, body, [*p.outer, (band, bands), (s.var("all"), 1)], steps)
 
 
 def _turn(p: Problem, turned: Buffer, blocks: int) -> Body:
     """b_turned[j, k] = b[k, j], zeros beyond the last term."""
     block, lane, column = s.var("kb"), s.var("lane"), s.var("jc")
     term = block * STRIPE + lane
-    store: Body = (Store(turned, (column, term), p.b(term, column)),)
-    if p.k % STRIPE:
+    store: Body = (Store(turned, (column, term), p.b(p.split_term(term), column)),)
+    if not (isinstance(p.k, int) and p.k % STRIPE == 0):
         store = (If(term < p.k, store, (Store(turned, (column, term), s.const(0, p.dtype)),)),)
     vector = For(lane, STRIPE, VECTORIZE, store)
     return (For(block, blocks, SERIAL, (For(column, max(1, p.n), UNROLL, (vector,)),)),)
 
 
 def _terms_tile(
-    p: Problem, i0: Expr, rows: int, j0: int, width: int, element_b: Element
+    p: Problem, i0: Expr, rows: int, j0: int, width: int, element_b: Callable[[Expr, Expr], Expr]
 ) -> Body:
     """rows x width results, each with its STRIPE partial sums in a register of its own."""
     block, lane = s.var("kb"), s.var("lane")
@@ -142,7 +148,8 @@ def _terms_tile(
             Store(b_now[v], (lane,), element_b(term, s.index(j0 + v))) for v in range(width)
         ]
         for u in range(rows):
-            stores.append(Store(a_now, (lane,), p.a(i0 + u, term)))
+            row = p.row_at(i0, s.index(u), rows=1)
+            stores.append(Store(a_now, (lane,), p.a(row, p.split_term(term), s.index(0))))
             for v in range(width):
                 acc = accs[u, v]
                 new = multiply_add(s.load(a_now, lane), s.load(b_now[v], lane), s.load(acc, lane))
@@ -153,7 +160,7 @@ def _terms_tile(
     body = vector([Store(acc, (lane,), zero) for acc in accs.values()])
     full = p.k // STRIPE
     inner: Body = (For(block, full, SERIAL, vector(terms(block * STRIPE + lane))),)
-    if p.k % STRIPE:
+    if not (isinstance(p.k, int) and p.k % STRIPE == 0):
         term = full * STRIPE + lane
         inner += (For(lane, STRIPE, VECTORIZE, (If(term < p.k, tuple(terms(term))),)),)
     for buffer in (a_now, *b_now):
@@ -163,7 +170,7 @@ def _terms_tile(
         p.x.temporaries[p.item.value] = s.fold("sum", acc)
         p.x.forget()
         stores = tuple(p.x.store_result(r) for r in p.x.results)
-        body += at_tile(p, stores, i0 + u, s.index(j0 + v))
+        body += at_tile(p, stores, p.row_at(i0, s.index(u), rows=1), s.index(j0 + v))
     for acc in accs.values():
         body = (Alloc(acc, body),)
     return body

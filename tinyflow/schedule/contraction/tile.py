@@ -5,7 +5,7 @@ Main type: ``Tile``; ``over_tiles`` makes the kernel. May import core, ir and co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflow.ir.loop import visit as loop_visit
@@ -17,19 +17,23 @@ from tinyflow.ir.loop.nodes import (
     Alloc,
     Body,
     Buffer,
+    Call,
     For,
     If,
     Store,
 )
 from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.problem import Problem
-from tinyflow.schedule.grain import nest, size
-from tinyflow.schedule.lowering import Axes, LoweredKernel, single_axis
+from tinyflow.schedule.contraction.problem import Position, Problem, extent_of
+from tinyflow.schedule.grain import nest
+from tinyflow.schedule.lowering import Axes, LoweredKernel, Scratch, single_axis
 
 #: Multiply-adds below which threads do not pay.
 PARALLEL_WORK = 200_000
+#: Multiply-adds (vectors) of a summed axis that is unrolled whole: the taps of a small filter.
+UNROLLED = 64
 
 # ---- one tile ------------------------------------------------------------------------------------
 ROW, VECTOR, LANE, TERM = s.var("u"), s.var("v"), s.var("lane"), s.var("k")
@@ -77,8 +81,10 @@ class Tile:
     def start(self, initial: Expr) -> Body:
         return self.over_rows(self.lanes((Store(self.acc, self.at, initial),), masked=False))
 
-    def sweep(self, extent: Any, a: Callable[[Expr], Expr], b: Expr, b_masked: bool) -> Body:
-        """for k: acc[u, v] = fma(a(u, k), b(k, v), acc[u, v])"""
+    def sweep(
+        self, axes: Axes, a: Callable[[Expr], Expr], b: Expr, b_masked: bool
+    ) -> Body:
+        """for the terms of ``axes``: acc[u, v] = fma(a(u), b, acc[u, v])"""
         fetch = self.lanes((Store(self.b_now, (self.offset,), b),), masked=b_masked)
         b_lane = s.load(self.b_now, self.offset)
         update = Store(self.acc, self.at, multiply_add(a(ROW), b_lane, s.load(self.acc, *self.at)))
@@ -86,23 +92,32 @@ class Tile:
             # Lanes beyond the edge hold nothing: they must not be read either.
             zero = Store(self.b_now, (self.offset,), s.const(0, self.p.dtype))
             fetch = self.lanes((zero,), masked=False) + fetch
-        body = fetch + self.over_rows(self.lanes((update,), masked=False))
-        return (Alloc(self.b_now, self.repeat(extent, body)),)
+        a_masked = VECTOR in scalar_visit.free_vars(a(ROW))
+        body = fetch + self.over_rows(self.lanes((update,), masked=a_masked))
+        if self.rows * self.vectors >= 16:
+            # Steps of an unrolled loop must not load early: the accumulators fill the registers.
+            body = (Call("in_order", ()), *body)
+        for position, (var, extent) in enumerate(reversed(axes)):
+            body = self.repeat(var, extent, body) if not position else (
+                For(var, extent, SERIAL, body),)  # fmt: skip
+        return (Alloc(self.b_now, body),)
 
-    def repeat(self, extent: Any, body: Body) -> Body:
-        """for k in extent: body; two steps per iteration where the tile is large and k long.
+    def repeat(self, var: Expr, extent: Any, body: Body) -> Body:
+        """for var in extent: body; two steps per iteration where the tile is large and k long.
 
         Counting and jumping costs a tenth of a large tile's step; more than two gain no more.
         """
-        if self.rows * self.vectors < 16 or (isinstance(extent, int) and extent < 64):
-            return (For(TERM, extent, SERIAL, body),)
+        if isinstance(extent, int) and extent * self.rows * self.vectors <= UNROLLED:
+            return (For(var, extent, UNROLL, body),)
+        if self.rows * self.vectors < 16 or (isinstance(extent, int) and extent < 16):
+            return (For(var, extent, SERIAL, body),)
         outer, inner = s.var("ko"), s.var("ki")
         count = s.index(extent)
         pairs = count // 2
-        twice = loop_visit.substitute_vars(body, {TERM: outer * 2 + inner})
+        twice = loop_visit.substitute_vars(body, {var: outer * 2 + inner})
         nest: Body = (For(outer, plain(pairs), SERIAL, (For(inner, 2, UNROLL, twice),)),)
         if not (count.is_const and count.attr % 2 == 0):
-            last = loop_visit.substitute_vars(body, {TERM: pairs * 2 + inner})
+            last = loop_visit.substitute_vars(body, {var: pairs * 2 + inner})
             nest += (For(inner, plain(count - pairs * 2), SERIAL, last),)
         return nest
 
@@ -111,17 +126,16 @@ class Tile:
 
 
 def results(p: Problem, tile: Tile, i: Expr, j: Expr) -> Body:
-    """The group's results from the tile's accumulators, at rows i + u, columns j + offset."""
+    """The group's results from the accumulators of row tile ``i``, columns j + offset."""
     p.x.temporaries[p.item.value] = s.load(tile.acc, *tile.at)
     p.x.forget()
-    return at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), i + ROW, j + tile.offset)
+    stores = tuple(p.x.store_result(r) for r in p.x.results)
+    return at_tile(p, stores, p.row_at(i, ROW), j + tile.offset)
 
 
-def at_tile(p: Problem, body: Body, i: Expr, j: Expr) -> Body:
+def at_tile(p: Problem, body: Body, position: Position, j: Expr) -> Body:
     body = loop_visit.substitute_vars(body, p.mapping)
-    change = {}
-    if p.row is not None:
-        change[p.row] = i
+    change = {v: i for (v, _), i in zip(p.row_axes, position, strict=True)}
     if p.column is not None:
         change[p.column] = j
     return loop_visit.substitute_vars(body, change)
@@ -149,16 +163,17 @@ def tile_cases(p: Problem, i: Expr, j: Expr, make: Callable[[int, int], Body]) -
 
 
 def over_tiles(
-    p: Problem, body: Body, tiles: Axes, steps: list[str]
-) -> LoweredKernel:
-    """The kernel that runs ``body`` for every tile; the first axis goes to threads if it pays."""
-    work = size(n for _, n in p.outer) * p.m * p.n * p.k
-    axes = [*p.outer, *tiles]
+    p: Problem, body: Body, axes: Axes, steps: list[str],
+    scratch: Sequence[tuple[Buffer, Scratch]] = (),
+) -> LoweredKernel:  # fmt: skip
+    """The kernel that runs ``body`` for every tile; all axes but the last go to threads."""
+    work = extent_of([*p.outer, (ROW, p.m), (LANE, p.n), (TERM, p.k)])
     if work < PARALLEL_WORK:
-        return p.x.kernel(nest(axes, body), steps, 2 * work)
-    count = len(p.outer) + 1
+        return p.x.kernel(nest(axes, body), steps, 2 * work, scratch=scratch)
+    count = max(1, len(axes) - 1)
     task, extent, change = single_axis(axes[:count], "task")
     body = loop_visit.substitute_vars(nest(axes[count:], body), change)
     chunk = max(1, PARALLEL_WORK // 4 // max(1, work // max(1, extent)))
     parallel = (For(task, extent, PARALLEL, body),)
-    return p.x.kernel(parallel, [*steps, f"parallel({tiles[0][0].attr})"], 2 * work, chunk)
+    names = ", ".join(str(v.attr) for v, _ in axes[:count])
+    return p.x.kernel(parallel, [*steps, f"parallel({names})"], 2 * work, chunk, scratch)

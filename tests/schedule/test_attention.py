@@ -1,0 +1,288 @@
+"""Attention: the bits of separate kernels, memory that grows with the length, and what is refused."""
+
+import numpy as np
+import pytest
+
+import tinyflow as tf
+from tinyflow import ops
+from tinyflow.autodiff.reverse import gradients
+from tinyflow.compile import compile_function
+from tinyflow.compile import step as step_module
+from tinyflow.core import options
+from tinyflow.ir.graph import interp
+from tinyflow.ir.graph.builder import Builder, building
+from tinyflow.ir.graph.nodes import Function, Input, Node, TensorType
+from tinyflow.passes.fusion import attention
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Small squares are worth it, too, and none waits in memory for the gradient."""
+    monkeypatch.setattr(attention, "WORTH_BYTES", 0)
+    monkeypatch.setattr(attention, "AGAIN_BYTES", 0)
+
+
+def normal(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(dtype)
+
+
+def function(build, arrays):
+    with building(Builder()):
+        types = [TensorType(a.dtype, a.shape) for a in arrays]
+        inputs = [Node(Input(t), (), (t,)).outputs[0] for t in types]
+        outputs = build(*inputs)
+    return Function("f", inputs, outputs if isinstance(outputs, tuple) else (outputs,))
+
+
+def kinds(compiled):
+    return [g.kind for g in compiled.plan.grouping.groups if g.kind != "view"]
+
+
+def attend(q, k, v, change=lambda scores: scores, after=lambda p: p):
+    scores = ops.multiply(ops.matmul(q, k, transpose_b=True), 0.125)
+    return ops.matmul(after(ops.softmax(change(scores))), v)
+
+
+def with_gradients(q, k, v, *rest, **how):
+    """out and the gradients of a function of it, whose weight depends on out."""
+    out = attend(q, k, v, **how)
+    return (out, *gradients(ops.tanh(out), [q, k, v]))
+
+
+def check(build, arrays, kinds_wanted=None, rtol=1e-4):
+    """The kinds of kernels; bits as op by op; values as the reference interpreter."""
+    fn = function(build, arrays)
+    with options.override(verify=True):
+        fused = compile_function(fn)
+    got = fused(*arrays)
+    if kinds_wanted is not None:
+        assert kinds(fused) == kinds_wanted
+    for one, alone in zip(got, compile_function(fn, fuse=False)(*arrays), strict=True):
+        np.testing.assert_array_equal(one.view(np.uint8), alone.view(np.uint8))
+    for one, want in zip(got, interp.run(fn, arrays), strict=True):
+        np.testing.assert_allclose(one, want, rtol=rtol, atol=rtol)
+    return fused
+
+
+def heads(rows, columns, depth, batch=(2, 3), dtype=np.float32):
+    return [
+        normal(*batch, rows, depth, dtype=dtype, seed=1),
+        normal(*batch, columns, depth, dtype=dtype, seed=2),
+        normal(*batch, columns, depth, dtype=dtype, seed=3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth"),
+    [(64, 64, 32), (37, 70, 24), (13, 129, 40), (100, 33, 64), (30, 48, 48), (64, 64, 64),
+     (15, 300, 20)],
+)  # fmt: skip
+def test_one_kernel_forward(eager, rows, columns, depth):
+    check(attend, heads(rows, columns, depth), ["attention"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth"), [(64, 64, 32), (37, 70, 24), (61, 50, 40), (150, 33, 33)]
+)
+def test_one_kernel_forward_and_one_backward(eager, rows, columns, depth):
+    check(with_gradients, heads(rows, columns, depth), ["attention", "attention"])
+
+
+def test_float64(eager):
+    arrays = heads(37, 70, 24, dtype=np.float64)
+    check(with_gradients, arrays, ["attention", "attention"], 1e-12)
+
+
+def test_short_vectors(eager):
+    """Another shape of tile, the same bits."""
+    arrays = heads(45, 52, 24)
+    fn = function(with_gradients, arrays)
+    wide = compile_function(fn)(*arrays)
+    with options.override(lanes=4):
+        narrow = compile_function(fn)(*arrays)
+    for one, other in zip(wide, narrow, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (2, 1, 1, 56), (2, 3, 40, 56), (3, 1, 56)])
+def test_masks(eager, shape):
+    mask = np.where(normal(*shape) > 0.5, -1e9, 0).astype(np.float32)
+
+    def build(q, k, v, m):
+        return with_gradients(q, k, v, change=lambda scores: ops.add(scores, m))
+
+    check(build, [*heads(40, 56, 32), mask], ["attention", "attention"])
+
+
+def test_a_causal_mask_from_comparisons(eager):
+    def causal(scores):
+        rows = ops.reshape(ops.range(48), (48, 1))
+        return ops.where(ops.less_equal(ops.range(48), rows), scores, ops.full((48, 48), -1e9))
+
+    def build(q, k, v):
+        return with_gradients(q, k, v, change=causal)
+
+    found = check(build, heads(48, 48, 32))
+    assert kinds(found).count("attention") == 2
+
+
+def test_weights_between_softmax_and_sum(eager):
+    """What a dropout mask does."""
+    keep = (normal(2, 3, 40, 40) > -1).astype(np.float32)
+
+    def build(q, k, v, m):
+        return with_gradients(q, k, v, after=lambda p: ops.multiply(p, m))
+
+    check(build, [*heads(40, 40, 32), keep], ["attention", "attention"])
+
+
+def test_dropout(eager):
+    """Random bits are computed per element, the same ones in both kernels."""
+    plans = []
+
+    def observe(step):
+        if isinstance(step, step_module.BoundStep):
+            plans.append(step.program.plan)
+
+    def run(fuse):
+        arrays = heads(40, 40, 32)
+        with tf.Graph().as_default(), tf.Session() as session, options.override(fuse=fuse):
+            q, k, v = (tf.placeholder(tf.float32, a.shape) for a in arrays)
+            p = tf.nn.dropout(tf.nn.softmax(tf.matmul(q, k, transpose_b=True)), 0.9, seed=5)
+            out = tf.matmul(p, v)
+            fetches = [out, *tf.gradients(tf.tanh(out), [q, k, v])]
+            return session.run(fetches, dict(zip((q, k, v), arrays, strict=True)))
+
+    step_module.observers.append(observe)
+    try:
+        fused, single = run(True), run(False)
+    finally:
+        step_module.observers.remove(observe)
+    assert [g.kind for g in plans[0].grouping.groups].count("attention") == 2
+    for one, alone in zip(fused, single, strict=True):
+        np.testing.assert_array_equal(one, alone)
+
+
+def test_heads_beside_each_other(eager):
+    """Projections split into heads: operands and results are transposed."""
+
+    def split(x):
+        return ops.transpose(ops.reshape(x, (2, 50, 3, 32)), (0, 2, 1, 3))
+
+    def build(x, w):
+        q, k, v = (split(ops.tensordot(x, w[n], 1)) for n in range(3))
+        merged = ops.reshape(ops.transpose(attend(q, k, v), (0, 2, 1, 3)), (2, 50, 96))
+        return merged, *gradients(ops.tanh(merged), [x, w])
+
+    found = check(build, [normal(2, 50, 96), normal(3, 96, 96) / 10], rtol=1e-3)
+    assert kinds(found).count("attention") == 2
+
+
+def test_one_head(eager):
+    """Two-dimensional: forward in one kernel; sums over all rows stay apart."""
+    arrays = heads(70, 60, 32, batch=())
+    check(attend, arrays, ["attention"])
+    fn = compile_function(function(with_gradients, arrays))
+    assert "attention" not in kinds(fn)
+    assert any("nothing for threads to share" in d.reason for d in fn.plan.grouping.decisions)
+
+
+def test_keys_that_heads_share(eager):
+    arrays = [normal(4, 40, 32), normal(1, 56, 32), normal(4, 56, 32)]
+    check(with_gradients, arrays, rtol=1e-3)
+
+
+def test_squares_of_the_forward_pass_may_wait_in_memory(monkeypatch):
+    monkeypatch.setattr(attention, "WORTH_BYTES", 0)
+    found = check(with_gradients, heads(64, 64, 32), ["attention", "attention"])
+    first, second = (g for g in found.plan.grouping.groups if g.kind == "attention")
+    stored = [i.value for i in found.plan.grouping.results(first)]
+    assert any(v.type.shape == (2, 3, 64, 64) for v in stored)
+    assert len([m for m in second.members if m.square is None]) == 2  # dp and ds
+
+
+def test_a_row_longer_than_the_rule_for_short_reductions(eager):
+    check(attend, heads(3, 8200, 24, batch=(2,)), ["attention"])
+
+
+@pytest.mark.parametrize("build", [attend, with_gradients])
+def test_memory_grows_with_the_length(build):
+    """Twice the length: twice the memory, not four times."""
+
+    def planned(length):
+        arrays = heads(length, length, 32, batch=(8, 2))
+        plan = compile_function(function(build, arrays)).plan
+        assert "attention" in [g.kind for g in plan.grouping.groups]
+        return plan.memory.arena_bytes
+
+    small, middle, large = planned(256), planned(512), planned(1024)
+    assert middle <= 2 * small
+    assert large <= 2 * middle
+    assert large < 16 * 1024 * 1024 * 4 / 4  # a quarter of one square
+
+
+def test_threads_do_not_change_a_bit(eager):
+    from tinyflow.runtime.thread_pool import default_pool, set_num_threads
+
+    arrays = heads(80, 96, 32, batch=(3, 4))
+    compiled = compile_function(function(with_gradients, arrays))
+    before = default_pool().size
+    try:
+        set_num_threads(1)
+        alone = compiled(*arrays)
+        set_num_threads(4)
+        for one, other in zip(alone, compiled(*arrays), strict=True):
+            np.testing.assert_array_equal(one, other)
+    finally:
+        set_num_threads(before)
+
+
+# ---- what stays as it was ------------------------------------------------------------------------
+def refusal(build, arrays):
+    fn = function(build, arrays)
+    compiled = compile_function(fn)
+    for one, alone in zip(compiled(*arrays), compile_function(fn, fuse=False)(*arrays),
+                          strict=True):  # fmt: skip
+        np.testing.assert_array_equal(one, alone)
+    assert "attention" not in kinds(compiled)
+    return [d.reason for d in compiled.plan.grouping.decisions if not d.fused]
+
+
+def test_small_squares_stay_in_the_cache():
+    assert any("stay in the cache" in r for r in refusal(attend, heads(32, 32, 24)))
+
+
+def test_weights_that_are_fetched(eager):
+    def build(q, k, v):
+        p = ops.softmax(ops.matmul(q, k, transpose_b=True))
+        return p, ops.matmul(p, v)
+
+    assert any("fetched" in r for r in refusal(build, heads(40, 48, 32)))
+
+
+def test_weights_that_something_else_reads(eager):
+    def build(q, k, v):
+        p = ops.softmax(ops.matmul(q, k, transpose_b=True))
+        return ops.matmul(p, v), ops.reduce_sum(p, axis=0)
+
+    assert refusal(build, heads(40, 48, 32))
+
+
+def test_narrow_sums_have_an_order_of_their_own(eager):
+    assert any("stripes" in r for r in refusal(attend, heads(40, 200, 8)))
+
+
+def test_rows_longer_than_the_stack(eager):
+    arrays = heads(2, 40000, 24, batch=(2,))
+    assert any("does not fit" in r for r in refusal(attend, arrays))
+
+
+def test_a_loss_over_classes_is_no_attention(eager):
+    """logits, softmax and two gradients look alike, but nothing is shared: threads would wait."""
+
+    def build(x, w, labels):
+        logits = ops.matmul(x, w)
+        loss = ops.reduce_sum(ops.multiply(labels, ops.log_softmax(logits)))
+        return (loss, *gradients(loss, [x, w]))
+
+    refusal(build, [normal(60, 40), normal(40, 50), abs(normal(60, 50))])
