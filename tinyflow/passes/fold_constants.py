@@ -43,7 +43,7 @@ def fold_constants(fn: Function) -> Function:
         if isinstance(op, BroadcastTo) and inputs[0] in arrays:
             # A stretched number stays one: element-wise kernels read it without memory traffic.
             array = arrays[inputs[0]]
-            if array.ndim == 0:
+            if array.ndim == 0 and node.types[0].is_static:
                 shape: Any = node.types[0].shape
                 arrays[node.outputs[0]] = np.broadcast_to(array, shape)
                 return None
@@ -51,12 +51,15 @@ def fold_constants(fn: Function) -> Function:
             not inputs
             or op.effect is not Effect.NONE
             or isinstance(op, Input)
+            or hasattr(op, "is_control")  # a loop may be long
             or node.control_inputs
         ):
             return None
         for value in inputs:
             if value not in arrays:
                 return None
+        if not all(t.is_static for t in node.types):
+            return None
         if sum(t.size_bytes for t in node.types) > LIMIT_BYTES:
             return None
         return _folded(node, [arrays[v] for v in inputs], builder, arrays)
@@ -69,7 +72,7 @@ def _folded(
 ) -> list[Value] | None:
     try:
         with np.errstate(all="ignore"):
-            result = apply(node.op, arguments)
+            result = apply(node.op, arguments, node.types)
     except (TinyFlowError, ArithmeticError, ValueError, IndexError):
         return None
     results = result if isinstance(result, (tuple, list)) else (result,)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflow.core.dtype import bool_, uint64
+from tinyflow.core.error import Unsupported
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import result_values
@@ -149,6 +150,15 @@ class _State:
         self.before: dict[Node, int] = {}  # node -> bit set of the writes it comes after
         self.tracked = any(node.op.effect is Effect.WRITE for node in order)
         self.mask = 0
+        self.loops: dict[Any, list[Node]] = {}  # identity of a loop -> its forms, see ops.control
+        self.merged: dict[Any, dict[Node, Sequence[Value]]] = {}
+        for node in order:
+            loop = getattr(node.op, "loop", None)
+            if loop is not None:
+                self.loops.setdefault(loop, []).append(node)
+                self.tracked = True
+            elif hasattr(node.op, "is_control"):
+                self.tracked = True
 
     def enter(self, node: Node) -> None:
         self.node = node
@@ -167,7 +177,7 @@ class _State:
         """The value of a variable as the current node sees it."""
         written = self.writes.get(ref)
         if written:
-            if self.node.op.effect is Effect.WRITE:
+            if self.node.op.effect is Effect.WRITE or hasattr(self.node.op, "is_control"):
                 return written[-1][1]
             for bit, value in reversed(written):
                 if self.mask >> bit & 1:
@@ -186,6 +196,23 @@ class _State:
     def counter(self, node: Any = None) -> Value:
         """uint64[]: how often the current (random) node has run before this step."""
         return self._input("counter", self.node, TensorType(uint64, ()))
+
+    def counter_of(self, node: Node) -> Value:
+        """As ``counter``, for a random node inside a sub-function of the current one."""
+        return self._input("counter", node, TensorType(uint64, ()))
+
+    def function(self, fn: Function) -> Function:
+        """A sub-function as a pure one: its inputs are fed, state comes and goes as in a step."""
+        pure = functionalize(fn.outputs, (), fn.inputs, fn.name)
+        if pure.effects:
+            node = pure.effects[0]
+            raise Unsupported(
+                f"{node.op.type_name} '{node.name}' runs in Python, inside a loop or branch",
+                expected="operations that have native code",
+                source=node.source,
+                hint="compute it before or after; to look at values, return them from the body",
+            )
+        return pure
 
     def initialized(self, ref: Any) -> Value:
         """bool[]: whether the variable has a value; true after a write that comes before."""

@@ -13,8 +13,11 @@ from tinyflow.passes.base import PassRecord, Step, run_passes
 from tinyflow.passes.cse import cse
 from tinyflow.passes.decompose import decompose
 from tinyflow.passes.fold_constants import fold_constants
+from tinyflow.passes.hoist_invariants import hoist_invariants
+from tinyflow.passes.loops import optimize_bodies, save_rows, trim_control
 from tinyflow.passes.prune import prune
 from tinyflow.passes.simplify import simplify, stabilize
+from tinyflow.passes.widen import widen
 
 PIPELINE: tuple[Step, ...] = (
     Step(prune, "feeds may have cut off variables; every later pass has less to do"),
@@ -24,10 +27,17 @@ PIPELINE: tuple[Step, ...] = (
     Step(simplify, "cleans up what stabilize leaves: products with one, double negations"),
     Step(cse, "the stable forms of loss and gradient share their parts"),
     Step(stabilize, "patterns that appear only when those parts are one: 1 - sigmoid in gradients"),
+    Step(widen, "sums of 16-bit floats are sums of float32; composites still are one op"),
     Step(decompose, "composite ops have no kernel"),
     Step(simplify, "parts of composites meet their neighbours"),
     Step(fold_constants, "composites bring constants of their own"),
     Step(cse, "composites on equal inputs share parts: max and sum of one softmax"),
+    Step(trim_control, "what no gradient reads need not be saved"),
+    Step(save_rows, "saved values become arrays that loops carry"),
+    Step(optimize_bodies, "all of the above for the bodies of loops and branches"),
+    Step(hoist_invariants, "bodies are made of simple ops: what they repeat shows"),
+    Step(trim_control, "bodies may need less than before"),
+    Step(cse, "two loops may have hoisted the same"),
     Step(prune, "what rules made superfluous must not be bound"),
 )
 

@@ -11,10 +11,11 @@ them; kernels run in the order given.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tinyflow.core.shape import evaluate
 from tinyflow.ir.graph.nodes import Value
 
 ALIGNMENT = 64
@@ -113,10 +114,6 @@ def _rounded(size: int) -> int:
     return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
 
 
-def _bytes(value: Any) -> int:
-    return value.type.size_bytes if isinstance(value, Value) else value.size_bytes  # type: ignore[no-any-return]
-
-
 def plan_memory(
     uses: Sequence[Use],
     fixed: dict[Any, Place],
@@ -124,6 +121,7 @@ def plan_memory(
     fetches: Sequence[tuple[Hashable, Any]],
     updates: Sequence[tuple[Hashable, Any]],
     reuse: bool = True,
+    sizes: Mapping[str, int] | None = None,
 ) -> MemoryPlan:
     """Places for everything the uses touch.
 
@@ -131,8 +129,9 @@ def plan_memory(
     views: value -> the value whose memory it shows.
     fetches, updates: (key, value) pairs that must end up in a result array or a variable.
     reuse=False gives every value its own range (for debugging and for tests of in-place).
+    sizes: the run's extents, where types have symbols for them.
     """
-    return _Planner(uses, fixed, views, fetches, updates, reuse).run()
+    return _Planner(uses, fixed, views, fetches, updates, reuse, sizes or {}).run()
 
 
 class _Planner:
@@ -144,7 +143,9 @@ class _Planner:
         fetches: Sequence[tuple[Hashable, Any]],
         updates: Sequence[tuple[Hashable, Any]],
         reuse: bool,
+        sizes: Mapping[str, int],
     ) -> None:
+        self.sizes = sizes
         self.uses, self.fixed, self.views = uses, fixed, views
         self.fetches, self.updates, self.reuse = fetches, updates, reuse
         self.plan = MemoryPlan(dict(fixed))
@@ -159,6 +160,14 @@ class _Planner:
         for _, value in (*fetches, *updates):
             if self.root(value) in fixed:  # copied after the last kernel
                 self.last[self.root(value)] = len(uses)
+
+    def bytes(self, value: Any) -> int:
+        if not isinstance(value, Value):
+            return value.size_bytes  # type: ignore[no-any-return]
+        size = value.type.size_bytes
+        if not isinstance(size, int):
+            size = evaluate(size, self.sizes)
+        return size  # type: ignore[no-any-return]
 
     def root(self, value: Any) -> Any:
         while value in self.views:
@@ -189,15 +198,16 @@ class _Planner:
                 if old is not None:
                     self.plan.reused.append((old, root))
             elif self.plan.places.get(root) != target:
-                self.plan.copies.append(Copy(value, target, _bytes(value)))
+                self.plan.copies.append(Copy(value, target, self.bytes(value)))
 
     def place_fetches(self) -> None:
         for key, value in self.fetches:
             target, root = Place("fetch", key), self.root(value)
-            if root in self.born and root not in self.plan.places and _bytes(root) == _bytes(value):
+            own = root in self.born and root not in self.plan.places
+            if own and self.bytes(root) == self.bytes(value):
                 self.plan.places[root] = target
             else:
-                self.plan.copies.append(Copy(value, target, _bytes(value)))
+                self.plan.copies.append(Copy(value, target, self.bytes(value)))
         # Copies run after all kernels, and those into variables after those out of them: a fetch
         # of the old value must not see the new one, and a, b = b, a needs a place between.
         before, after = [], []
@@ -228,7 +238,7 @@ class _Planner:
                 root = self.root(value)
                 if root in self.plan.places:
                     continue
-                size = _rounded(_bytes(root))
+                size = _rounded(self.bytes(root))
                 source = self.inherit(n, use, root, held, taken)
                 if source is not None:
                     held[root] = held.pop(source)
@@ -242,7 +252,7 @@ class _Planner:
                     free.give(*held.pop(root))
         for root in dying.get(len(self.uses), ()):
             if root not in self.plan.places:
-                self.plan.places[root] = Place("arena", free.take(_rounded(_bytes(root))))
+                self.plan.places[root] = Place("arena", free.take(_rounded(self.bytes(root))))
         self.plan.arena_bytes = free.end
 
     def inherit(
@@ -258,7 +268,7 @@ class _Planner:
                 and source in held
                 and source not in taken
                 and self.last.get(source) == n
-                and held[source][1] == _rounded(_bytes(root))
+                and held[source][1] == _rounded(self.bytes(root))
             ):
                 return source
         return None

@@ -10,7 +10,8 @@ Before                                                   After, for feeds of flo
 
 Types are inferred again from the concrete inputs; shapes that the graph computes are folded; ops
 that stand for "the shape of that value" are replaced by ops with static attributes. Every pass
-after this one may rely on static types.
+after this one may rely on types whose extents are numbers, or polynomials over the declared
+``symbols`` of a step that serves all sizes (``fits`` tells whether it serves given ones).
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from tinyflow.ir.graph.interp import apply
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Op, TensorType, Value
 from tinyflow.ir.graph.visit import remap, result_values
 from tinyflow.ops.base import DynamicShape
+from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
 from tinyflow.ops.like import LikeOp
+from tinyflow.ops.shape import symbolic_value
+from tinyflow.passes.control import specialize_control
 from tinyflow.passes.decompose import is_decomposed
 
 #: arrays up to this many elements are folded here: shapes, axes, multiples
@@ -41,14 +45,16 @@ def specialize(
     fn: Function,
     feed_types: Sequence[TensorType],
     state_types: Mapping[Any, TensorType] | None = None,
+    symbols: frozenset[str] = frozenset(),
 ) -> Function:
-    """``fn`` for feeds of these static types, one per input with role "feed", in order.
+    """``fn`` for feeds of these types, one per input with role "feed", in order.
 
     state_types: types of variables whose declared type is not static, by key.
+    symbols: names of the extents in ``feed_types`` that each run tells; all others are numbers.
     Errors: ShapeError, DTypeError and so on from ``infer``, with the user's line of the op and the
     feeds' types; Unsupported when a shape depends on computed data.
     """
-    return _Specializer(fn, feed_types, state_types or {}).run()
+    return _Specializer(fn, feed_types, state_types or {}, symbols).run()
 
 
 class _Specializer:
@@ -59,17 +65,25 @@ class _Specializer:
         fn: Function,
         feed_types: Sequence[TensorType],
         state_types: Mapping[Any, TensorType],
+        symbols: frozenset[str] = frozenset(),
     ) -> None:
         self.fn = fn
+        self.symbols = symbols
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
-        self.extents: dict[str, int] = {}  # symbols of the feeds' declared shapes
+        self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
         self.state_types = state_types
         self.builder = Builder()
         feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
         if len(feeds) != len(feed_types):
             raise InternalError(f"specialize: {len(feeds)} feeds, {len(feed_types)} types")
         self.feed_types = dict(zip(feeds, feed_types, strict=True))
+
+    def sub_function(self, fn: Function, types: Sequence[TensorType]) -> Function:
+        """A sub-function (see ops.control) for inputs of these types."""
+        inner = _Specializer(fn, types, {}, self.symbols)
+        inner.extents.update(self.extents)
+        return inner.run()
 
     def run(self) -> Function:
         values = self.values
@@ -102,10 +116,12 @@ class _Specializer:
             raise self.explain(error, node, inputs) from None
 
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        if isinstance(op, ControlOp):
+            return specialize_control(self, node, op, inputs)
         op, inputs = self.resolve(op, inputs)
         if op.effect is not Effect.HOST:
             for value in inputs:
-                if not value.node.types[value.index].is_static:
+                if not self.is_known(value.node.types[value.index]):
                     raise self.open_shape(op, _infer(op, inputs), inputs)
         if isinstance(op, (LikeOp, FilledLike)) and is_decomposed(op):
             with self.builder.on_behalf_of(node.source, node.origin):
@@ -114,7 +130,7 @@ class _Specializer:
         if known is not None:
             return known
         types = node.types
-        if inputs is not node.inputs or op is not node.op or not _static(types):
+        if inputs is not node.inputs or op is not node.op or not self.are_known(types):
             op, types = self.infer(op, inputs, node.types)
             if types == node.types:
                 types = node.types
@@ -157,7 +173,8 @@ class _Specializer:
                 )
         if concrete is None or concrete == op.type:
             return node.outputs
-        self.check_feed(node, op.type, concrete)
+        if concrete.is_static:
+            self.check_feed(node, op.type, concrete)
         for declared, extent in zip(op.type.shape or (), concrete.shape or (), strict=False):
             if isinstance(declared, Dim) and len(declared.terms) == 1:
                 (monomial, coefficient), = declared.terms
@@ -169,21 +186,46 @@ class _Specializer:
         ).outputs  # fmt: skip
 
     def check_feed(self, node: Node, declared: TensorType, concrete: TensorType) -> None:
-        try:
-            shapes.merge_shapes(declared.shape, concrete.shape)
-        except ShapeError:
+        want, got = declared.shape, concrete.shape
+        fits = want is None or got is None or (
+            # An unknown extent is whatever is fed, also in a step that serves all sizes.
+            len(want) == len(got)
+            and all(isinstance(w, Dim) or w == g for w, g in zip(want, got, strict=True))
+        )
+        if not fits:
             raise ShapeError(
                 f"the value fed for {node.name or 'a value'} has a shape that does not fit",
                 received={"fed": concrete, "declared": declared},
                 source=node.source,
-            ) from None
+            )
 
     # ------------------------------------------------------------------ attributes and constants
+
+    def is_known(self, type_: TensorType) -> bool:
+        """Whether every extent is a number or follows from what a run tells."""
+        if type_.is_static or type_.shape is None or not self.symbols:
+            return type_.is_static
+        return shapes.symbols_of(type_.shape) <= self.symbols
+
+    def are_known(self, types: Sequence[TensorType]) -> bool:
+        return all(map(self.is_known, types))
+
+    def symbolic_operand(self, value: Value) -> Any:
+        """A shape computed from sizes that a run tells, as nested tuples of numbers and extents."""
+        found = symbolic_value(value) if self.symbols else None
+        if found is None or any(
+            isinstance(part, str) or not shapes.symbols_of(part) <= self.symbols
+            for part in np.array(found, object).flat
+        ):
+            return None
+        return found
 
     def resolve(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         """The op with static attributes, on the inputs that it still needs."""
         if isinstance(op, DynamicShape):
             operand = self.constant_of(inputs[-1])
+            if operand is None:
+                operand = self.symbolic_operand(inputs[-1])
             if operand is None:
                 raise Unsupported(
                     f"{op.inner.type_name}: its {op.field} depends on computed data",
@@ -222,7 +264,7 @@ class _Specializer:
                     return None
             arrays = [constants[v] for v in inputs]
         op, types = self.infer(op, inputs)
-        if any(t.size > SMALL for t in types):
+        if any(not t.is_static or t.size > SMALL for t in types):
             return None
         with np.errstate(all="ignore"):
             result = apply(op, arrays)
@@ -244,7 +286,7 @@ class _Specializer:
         leaves something open. The results of host calls may stay open: nothing is compiled there.
         """
         types = _infer(op, inputs)
-        if _static(types):
+        if self.are_known(types):
             return op, types
         fields = {name: self.substituted(v) for name, v in op.attributes.items()}
         if fields != op.attributes:
@@ -252,7 +294,7 @@ class _Specializer:
             types = _infer(op, inputs)
         if recorded:
             types = tuple(map(self.refined, types, recorded))
-        if not _static(types) and op.effect is not Effect.HOST:
+        if not self.are_known(types) and op.effect is not Effect.HOST:
             raise self.open_shape(op, types, inputs)
         return op, types
 
@@ -263,7 +305,7 @@ class _Specializer:
     def open_shape(
         self, op: Op, types: Sequence[TensorType], inputs: Sequence[Value]
     ) -> Unsupported:
-        host = next((v for v in inputs if not v.type.is_static), None)
+        host = next((v for v in inputs if not self.is_known(v.type)), None)
         return Unsupported(
             f"{op.type_name}: the shape of its result depends on computed data",
             received={"result": ", ".join(map(str, types))},
@@ -276,22 +318,21 @@ class _Specializer:
     def substituted(self, attribute: Any) -> Any:
         """The attribute with the symbols that the feeds bind replaced by their extents."""
         if isinstance(attribute, Dim):
-            extent = self.extent(attribute)
-            return attribute if extent is None else extent
+            total: Any = 0
+            for monomial, product in attribute.terms:
+                for symbol in monomial:
+                    extent = self.extents.get(symbol)
+                    if extent is None:
+                        parts = shapes.quotient_parts(symbol)
+                        if parts is None:
+                            return attribute
+                        extent = self.substituted(parts[0]) // self.substituted(parts[1])
+                    product = product * extent
+                total = total + product
+            return total
         if type(attribute) is tuple:
             return tuple(map(self.substituted, attribute))
         return attribute
-
-    def extent(self, dim: Dim) -> int | None:
-        total = 0
-        for monomial, coefficient in dim.terms:
-            product = coefficient
-            for symbol in monomial:
-                if symbol not in self.extents:
-                    return None
-                product *= self.extents[symbol]
-            total += product
-        return total
 
     # ------------------------------------------------------------------ errors
 
@@ -317,5 +358,35 @@ def _infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
     return result if type(result) is tuple else (result,)
 
 
-def _static(types: Sequence[TensorType]) -> bool:
-    return all(t.is_static for t in types)
+def fits(fn: Function, sizes: Mapping[str, int]) -> str | None:
+    """Why a function specialised with symbols does not mean the same for these sizes; None if it
+    does: every op infers, from types of these sizes, what its symbolic type becomes for them.
+    """
+    for node in fn.nodes:
+        if isinstance(node.op, ControlOp):
+            for inner in node.op.functions:
+                reason = fits(inner, sizes)
+                if reason is not None:
+                    return reason
+            continue
+        if isinstance(node.op, Input) or not (
+            shapes.symbols_of(tuple(t.shape for t in node.types))
+            or shapes.symbols_of(tuple(v.type.shape for v in node.inputs))
+        ):
+            continue
+        fields = node.op.attributes
+        known = {name: shapes.substituted(v, sizes) for name, v in fields.items()}
+        op = node.op if known == fields else dataclasses.replace(node.op, **known)  # type: ignore[type-var]
+        try:
+            found: Any = op.infer(*[at_sizes(v.type, sizes) for v in node.inputs])
+        except TinyFlowError as error:
+            return f"{node.op.type_name}: {error.what}"
+        found = found if type(found) is tuple else (found,)
+        if found != tuple([at_sizes(t, sizes) for t in node.types]):
+            return f"{node.op.type_name}: another shape than {', '.join(map(str, node.types))}"
+    return None
+
+
+def at_sizes(type_: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    """The type with numbers in the place of the symbols."""
+    return type_ if type_.is_static else type_.with_shape(shapes.substituted(type_.shape, sizes))

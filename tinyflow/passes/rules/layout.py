@@ -275,6 +275,8 @@ class BroadcastIntoOperation(Rule):
     def check(m: Match) -> str | None:
         kept = m.y.type.shape
         rank = len(m.root.type.shape)
+        if all(v is m.y for v in m.node.inputs):
+            return ""  # one broadcast is both operands: as y it stays
         # The other operand must have every extent that x lacks: then nothing is lost.
         inner = (1,) * (rank - len(m.x.type.shape)) + m.x.type.shape
         other = (1,) * (rank - len(kept)) + kept

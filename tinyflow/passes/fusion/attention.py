@@ -1,0 +1,406 @@
+"""Attention: contractions joined through rows that never leave the cache.
+
+Main functions: ``fuse_attention``, ``reading_of``. May import core, te and fusion's items, groups,
+order and decisions.
+
+``p = softmax(q @ k^T * scale + mask); out = p @ v`` goes through several tensors of rows x columns
+("squares": queries x keys). Found by structure, not by the names of ops: contractions that make
+squares, row and map groups over the same domain, and contractions that read a square::
+
+    rows    out[.., row, c] = sum over columns of square[.., row, column] * b      (p @ v, ds @ k)
+    terms   out[.., column, c] = sum over rows of square[.., row, column] * b      (dk, dv)
+
+If no square is read by anything else, one kernel does all of it for a few rows at a time and memory
+grows with the length of a row, not with its square. A gradient reads the squares of the forward
+pass, which is over by then: its kernel computes them once more (same expressions, same bits).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tinyflow.ir.graph.nodes import Value
+from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.passes.fusion import order
+from tinyflow.passes.fusion.cost import size_bytes
+from tinyflow.passes.fusion.decisions import Decision
+from tinyflow.passes.fusion.groups import Group, Grouping, Member
+from tinyflow.passes.fusion.items import Extents, Item, stretched
+from tinyflow.te.canonical import is_striped_dot
+
+#: Memory for a task's rows of squares, on its stack and in its second-level cache.
+BLOCK_BYTES = 224 << 10
+#: Fewer rows at a time than this are not worth a kernel of their own.
+LEAST_ROWS = 2
+#: A square of fewer bytes stays in the second-level cache between two kernels.
+WORTH_BYTES = 1 << 60
+#: From here on a gradient computes squares again that would wait in memory since the forward pass.
+AGAIN_BYTES = 4 << 20
+
+
+def reading_of(item: Item, value: Value) -> str:
+    """How a contraction reads a square: "rows", "terms" (see above) or "" for any other way."""
+    reads = [indices for v, indices in item.reads if v is value]
+    if item.combiner != "dot" or len(reads) != 1 or len(item.reduce_axes) != 1:
+        return ""
+    own, axes = stretched(reads[0], value.type.shape or ()), item.own_axes
+    term = item.reduce_axes[0][0]
+    shared = len(axes) - 2
+    if shared < 0 or len(own) != len(axes) or own[:shared] != axes[:shared]:
+        return ""
+    if own[-1] is term and own[-2] is axes[-2]:
+        return "rows"
+    if own[-2] is term and own[-1] in axes[-2:]:
+        return "terms"
+    return ""
+
+
+@dataclass(eq=False)
+class _Cluster:
+    """Contractions that read squares, and what makes these squares: one kernel.
+
+    needed: all makers that the readers depend on.   makers: those that run in this kernel.
+    """
+
+    readers: list[Group]
+    needed: set[Group]
+    makers: set[Group]
+
+    @property
+    def members(self) -> set[Group]:
+        return self.makers | set(self.readers)
+
+
+@dataclass(eq=False)
+class _Squares:
+    """All groups that are connected through squares of one domain.
+
+    makers: groups over the domain.   readers: contractions that read a square -> the value.
+    """
+
+    grouping: Grouping
+    domain: Extents
+    makers: set[Group] = field(default_factory=set)
+    readers: dict[Group, Value] = field(default_factory=dict)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether squares of the forward pass wait in memory for the gradient."""
+        return all(size_bytes(v) < AGAIN_BYTES for v in self.readers.values())
+
+    def is_maker(self, group: Group) -> bool:
+        if group.kind == "row":
+            return (group.outer, group.inner) == (self.domain[:-1], self.domain[-1:])
+        return group.kind in ("dot", "map") and group.outer == self.domain and not group.turned
+
+    def collect(self, seed: Group) -> str | None:
+        """Fills makers and readers; why there is no attention here, or None."""
+        items, users = self.grouping.items, self.grouping.users
+        self.makers.add(seed)
+        stack = [seed]
+        while stack:
+            group = stack.pop()
+            found: list[Group] = []
+            for item in group.items:
+                for value, _ in item.reads:
+                    made = items.get(value)
+                    if made is not None and made.group is not None:
+                        if made.extents == self.domain and self.is_maker(made.group):
+                            found.append(made.group)
+                if item.extents != self.domain or item.value in group.inlined:
+                    continue
+                if item.value in self.grouping.outputs:
+                    return "all of the rows are fetched"
+                for user in users.get(item.value, ()):
+                    reader = user.group
+                    if reader is None or reader is group:
+                        continue
+                    if user.combiner == "dot" and reader.kind == "dot" and reader.reduction is user:
+                        if not reading_of(user, item.value):
+                            return "a contraction reads its rows in another way"
+                        if self.readers.setdefault(reader, item.value) is not item.value:
+                            return "a contraction reads rows twice"
+                    elif self.is_maker(reader):
+                        found.append(reader)
+                    else:
+                        return f"a {reader.kind} kernel reads its rows, too"
+            for one in found:
+                if one not in self.makers:
+                    self.makers.add(one)
+                    stack.append(one)
+        return self.why_not()
+
+    def why_not(self) -> str | None:
+        if not self.readers or not any(g.kind == "dot" for g in self.makers):
+            return "no contraction on both sides"
+        if not self.makers.isdisjoint(self.readers):
+            return "a contraction makes rows of the length that it reads"
+        for group in self.makers:
+            reason = self.why_no_maker(group)
+            if reason is not None:
+                return reason
+        for group, value in self.readers.items():
+            reason = self.why_no_reader(group, value)
+            if reason is not None:
+                return reason
+        return None
+
+    def is_inside(self, value: Value) -> bool:
+        item = self.grouping.items.get(value)
+        return item is not None and item.group in self.makers
+
+    def why_no_maker(self, group: Group) -> str | None:
+        for item in group.items:
+            if not all(isinstance(n, int) for n in item.extents):
+                return "an extent is known only at run time"
+            for value, indices in item.reads:
+                made = self.grouping.items.get(value)
+                if made is None or made.group is group or made.group not in self.makers:
+                    continue
+                own = stretched(indices, made.shape)
+                axes = item.all_axes if made.extents == self.domain else item.all_axes[:-1]
+                if own != axes or item.value in group.inlined or item.combiner == "dot":
+                    return "it reads elements of the rows at other positions"
+        if group.kind == "dot":
+            return _why_no_product(group)
+        return None
+
+    def why_no_reader(self, group: Group, value: Value) -> str | None:
+        item = group.reduction
+        assert item is not None and item.tensor is not None
+        if sum(self.is_inside(v) for i in group.items for v, _ in i.reads) > 1:
+            return "a contraction reads rows twice"
+        if not all(isinstance(n, int) for n in item.extents):
+            return "an extent is known only at run time"
+        shared = self.domain[:-2]
+        if reading_of(item, value) == "terms" and math.prod(shared) < 2:
+            return "sums over all rows leave nothing for threads to share"
+        return _why_no_order(item)
+
+    def closure(self, group: Group) -> set[Group]:
+        """The makers that a reader needs."""
+        found: set[Group] = set()
+        stack = [group]
+        while stack:
+            for item in stack.pop().items:
+                for value, _ in item.reads:
+                    made = self.grouping.items.get(value)
+                    if made is not None and made.group in self.makers and made.group not in found:
+                        found.add(made.group)
+                        stack.append(made.group)
+        return found
+
+    # ---- which of them share a kernel --------------------------------------------------------
+    def clusters(self) -> list[_Cluster] | str:
+        """Readers that can run at once, earliest first, or why there is no legal order."""
+        found: list[_Cluster] = []
+        for reader in sorted(self.readers, key=lambda g: g.rank):
+            needed = self.closure(reader)
+            for n, one in enumerate(found):
+                taken = self.taken(found[:n])
+                joined = _Cluster(
+                    [*one.readers, reader], one.needed | needed, (one.needed | needed) - taken
+                )
+                if one.needed & needed and not _waits(joined, joined):
+                    found[n] = joined
+                    break
+            else:
+                found.append(_Cluster([reader], needed, needed - self.taken(found)))
+        if set().union(*[c.makers for c in found]) != self.makers:
+            return "something else reads its rows"
+        found = [c for c in found if c.makers]
+        if any(_waits(c, c) for c in found):
+            return "it would wait for a kernel that waits for this one"
+        for n, cluster in enumerate(found):
+            if any(_waits(cluster, later) for later in found[n + 1 :]):
+                return "its parts wait for each other"
+        return found
+
+    def taken(self, earlier: Sequence[_Cluster]) -> set[Group]:
+        """Makers whose results an earlier kernel leaves in memory."""
+        return set().union(*[c.makers for c in earlier]) if self.is_kept else set()
+
+    def hidden(self, clusters: Sequence[_Cluster]) -> set[Value]:
+        """Values of makers that every kernel which reads them computes itself."""
+        return {
+            item.value
+            for maker in self.makers
+            for item in self.grouping.results(maker)
+            if item.value not in self.grouping.outputs
+            and all(
+                any(u.group in c.members for c in clusters)
+                and all(maker in c.makers for c in clusters if u.group in c.members)
+                for u in self.grouping.users[item.value]
+            )
+        }
+
+    def squares(self, members: Iterable[Group]) -> list[Item]:
+        """Results of a maker that another group reads."""
+        return [
+            item
+            for group in members
+            if group in self.makers
+            for item in self.grouping.results(group)
+            if item.extents == self.domain
+        ]
+
+
+def _why_no_product(group: Group) -> str | None:
+    """Why a contraction is not rows times columns; None if it is."""
+    item = group.reduction
+    assert item is not None and item.tensor is not None and item.tensor.body is not None
+    if len(item.reduce_axes) != 1:
+        return "it sums over several axes"
+    row, column = item.own_axes[-2:]
+    free = [scalar_visit.free_vars(e) for e in item.tensor.body.args]
+    if not any(row in a and column not in a and column in b and row not in b
+               for a, b in (free, free[::-1])):  # fmt: skip
+        return "its operands are not rows and columns"
+    return _why_no_order(item)
+
+
+def _why_no_order(item: Item) -> str | None:
+    """Why its canonical order is not one chain per element; None if it is."""
+    assert item.tensor is not None and item.tensor.reduction is not None
+    if item.value.dtype.name not in ("float32", "float64"):
+        return f"not for {item.value.dtype.name}"
+    terms = item.reduce_axes[0][1]
+    if is_striped_dot(item.shape[-1], terms, len(item.tensor.reduction.axes)):
+        return "a narrow contraction is summed in stripes"
+    return None
+
+
+def _sources(members: set[Group]) -> set[Group]:
+    return {s for g in members for s in g.sources} - members
+
+
+def _waits(cluster: _Cluster, other: _Cluster) -> bool:
+    """Whether something that ``cluster`` reads needs a result of ``other``."""
+    if any(s in other.readers for g in cluster.members for s in g.sources):
+        return True
+    return any(
+        order.reaches(source, r) for source in _sources(cluster.members) for r in other.readers
+    )
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+def fuse_attention(grouping: Grouping) -> list[Decision]:
+    """Replaces the groups of every attention by groups of kind "attention"; says what was done."""
+    decisions: list[Decision] = []
+    seen: set[Group] = set()
+    for seed in sorted(grouping.groups, key=lambda g: g.rank):
+        if seed.kind != "row" or seed in seen or len(seed.inner) != 1 or not seed.outer:
+            continue
+        found = _Squares(grouping, seed.domain)
+        reason = found.collect(seed)
+        seen |= found.makers
+        if not found.readers or not any(g.kind == "dot" for g in found.makers):
+            continue  # nothing like attention: not worth a word
+        reader, value = next(iter(found.readers.items()))
+        item = reader.reduction
+        assert item is not None
+        reason = reason or _why_too_small(found, value)
+        clusters = reason or found.clusters()
+        if not isinstance(clusters, str):
+            clusters = _why_too_long(found, clusters) or clusters
+        if isinstance(clusters, str):
+            decisions.append(Decision(value, item.value, False, clusters, 2 * size_bytes(value)))
+        else:
+            decisions += _apply(found, clusters)
+    return decisions
+
+
+def _why_too_small(found: _Squares, value: Value) -> str | None:
+    if size_bytes(value) < WORTH_BYTES:
+        return "its rows stay in the cache between two kernels"
+    return None
+
+
+def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
+    for cluster in clusters:
+        row_bytes = sum(found.domain[-1] * i.value.dtype.size_bytes
+                        for i in found.squares(cluster.makers))  # fmt: skip
+        if row_bytes * LEAST_ROWS > BLOCK_BYTES:
+            return "a row does not fit the cache"
+        inside = {i for g in cluster.members for i in g.items}
+        for group in cluster.makers:
+            for item in grouping_results_per_row(found, group):
+                readers = found.grouping.users.get(item.value, ())
+                outside = [u for u in readers if u.group not in found.makers]
+                across = [u for u in readers if u.group is not group and u in inside]
+                if across and (outside or item.value in found.grouping.outputs):
+                    return "a value per row is needed inside and outside"
+    return None
+
+
+def grouping_results_per_row(found: _Squares, group: Group) -> list[Item]:
+    return [i for i in found.grouping.results(group) if i.extents != found.domain]
+
+
+def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
+    """Makes one group per cluster. A maker that several need belongs to the first of them."""
+    grouping = found.grouping
+    decisions = []
+    edges = [(c, _sources(c.members)) for c in clusters]
+    readers = {g: set(g.readers) for c in clusters for g in c.members}
+    hidden = found.hidden(clusters)
+    owner: dict[Group, Group] = {}
+    made: list[Group] = []
+    for cluster in clusters:
+        members = sorted(cluster.members, key=lambda g: g.rank)
+        group = Group(
+            "attention",
+            members[-1].index,
+            found.domain[:-1],
+            found.domain[-1:],
+            items=sorted((i for g in members for i in g.items), key=lambda i: i.number),
+            inlined=set().union(*[g.inlined for g in members]),
+            members=tuple(Member(g, found.readers.get(g)) for g in members),
+            hidden=hidden,
+            rank=max(g.rank for g in cluster.readers),
+        )
+        made.append(group)
+        decisions += _decisions_of(found, cluster, owner)
+        for member in members:
+            owner.setdefault(member, group)
+    for member in owner:
+        for source in member.sources:
+            source.readers.discard(member)
+        for one in member.readers:
+            one.sources.discard(member)
+    for member, group in owner.items():
+        for item in member.items:
+            item.group = group
+    for group, (_, sources) in zip(made, edges, strict=True):
+        for source in sorted(sources, key=lambda g: g.rank):
+            order.link(owner.get(source, source), group)
+    for member, group in owner.items():
+        for one in sorted(readers[member], key=lambda g: g.rank):
+            if one not in owner:
+                order.link(group, one)
+    grouping.groups = [g for g in grouping.groups if g not in owner] + made
+    return decisions
+
+
+def _decisions_of(
+    found: _Squares, cluster: _Cluster, earlier: dict[Group, Group]
+) -> list[Decision]:
+    """One per square: the bytes that stay inside, the operations that run again."""
+    again = 0
+    for group in cluster.makers:
+        if group in earlier:
+            for item in group.items:
+                terms = math.prod(n for _, n in item.reduce_axes)
+                again += math.prod(item.shape) * terms * max(1, item.work)
+    decisions = []
+    for square in found.squares(cluster.makers):
+        for user in found.grouping.users.get(square.value, ()):
+            if user.group in cluster.members and user.group is not square.group:
+                how = "a few rows at a time, never all of them in memory"
+                decisions.append(
+                    Decision(square.value, user.value, True, how, 2 * size_bytes(square.value), again)
+                )
+                again = 0
+    return decisions
