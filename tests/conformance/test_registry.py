@@ -12,8 +12,8 @@ from tinyflow.ir.graph.nodes import Effect, Op
 HOW_IT_RUNS = ("compute", "decompose", "lower_loops", "functionalize", "call_host", "specialize")
 #: ops that take any input: there is no bad sample of the right number of inputs
 TAKES_ANYTHING = {
-    "Cast", "Identity", "IsVariableInitialized", "OnesLike", "PreventGradient", "Print", "PyFunc",
-    "StopGradient", "VariableRead", "ZerosLike",
+    "Cast", "CopyArray", "Identity", "IsVariableInitialized", "OnesLike", "PreventGradient",
+    "Print", "PyFunc", "StopGradient", "VariableRead", "ZerosLike",
 }  # fmt: skip
 
 
@@ -31,7 +31,8 @@ def test_op_is_complete(op_class: type[Op]) -> None:
         assert any(overrides(op_class, m) for m in HOW_IT_RUNS), (
             f"{name} cannot run: give it one of {', '.join(HOW_IT_RUNS)}"
         )
-    differentiable = overrides(op_class, "vjp")
+    # Loops and branches are differentiated by autodiff.control.
+    differentiable = overrides(op_class, "vjp") or hasattr(op_class, "is_control")
     reason = op_class.not_differentiable
     assert differentiable or reason, f"{name}: write vjp, or not_differentiable with the reason"
     assert reason is None or len(str(reason).split()) > 1, f"{name}: {reason!r} is no reason"

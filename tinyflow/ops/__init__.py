@@ -36,6 +36,14 @@ from tinyflow.ops.convert import (
     prevent_gradient,
     stop_gradient,
 )
+from tinyflow.ops.convolution import (
+    conv,
+    conv_filter_grad,
+    conv_input_grad,
+)
+from tinyflow.ops.counted import (
+    true_positions,
+)
 from tinyflow.ops.creation import (
     constant,
     constant_value,
@@ -45,11 +53,19 @@ from tinyflow.ops.creation import (
     zeros,
     zeros_like,
 )
+from tinyflow.ops.cumulative import (
+    cumprod,
+    cumsum,
+    reverse_sequence,
+)
 from tinyflow.ops.division import (
     floordiv,
     floormod,
     truncatediv,
     truncatemod,
+)
+from tinyflow.ops.einsum import (
+    einsum,
 )
 from tinyflow.ops.elementwise import (
     absolute,
@@ -105,6 +121,10 @@ from tinyflow.ops.movement import (
     tile,
     transpose,
 )
+from tinyflow.ops.nd_positions import (
+    gather_nd,
+    scatter_nd,
+)
 from tinyflow.ops.nn import (
     bias_add,
     l2_normalize,
@@ -115,8 +135,18 @@ from tinyflow.ops.nn import (
     softmax_cross_entropy_with_logits,
     sparse_softmax_cross_entropy_with_logits,
 )
+from tinyflow.ops.normalization import (
+    batch_normalization,
+    fused_batch_norm,
+    layer_norm,
+    local_response_normalization,
+)
 from tinyflow.ops.padding import (
     pad,
+)
+from tinyflow.ops.pooling import (
+    avg_pool,
+    max_pool,
 )
 from tinyflow.ops.position import (
     argmax,
@@ -156,6 +186,13 @@ from tinyflow.ops.rounding import (
     rint,
     round,
 )
+from tinyflow.ops.segment import (
+    unsorted_segment_max,
+    unsorted_segment_mean,
+    unsorted_segment_min,
+    unsorted_segment_prod,
+    unsorted_segment_sqrt_n,
+)
 from tinyflow.ops.sequence import (
     arange,
     eye,
@@ -171,6 +208,14 @@ from tinyflow.ops.shape import (
 from tinyflow.ops.slicing import (
     slice_,
     strided_slice,
+)
+from tinyflow.ops.sorting import (
+    argsort,
+    sort,
+    top_k,
+)
+from tinyflow.ops.sparse import (
+    sparse_dense_matmul,
 )
 from tinyflow.ops.special import (
     cos,
@@ -201,10 +246,13 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "assert_",
     "assign",
     "assign_add",
     "assign_sub",
+    "avg_pool",
+    "batch_normalization",
     "bias_add",
     "broadcast_to",
     "cast",
@@ -213,10 +261,16 @@ __all__ = [
     "concat",
     "constant",
     "constant_value",
+    "conv",
+    "conv_filter_grad",
+    "conv_input_grad",
     "cos",
     "count_up_to",
+    "cumprod",
+    "cumsum",
     "divide",
     "dot",
+    "einsum",
     "elu",
     "equal",
     "erf",
@@ -230,7 +284,9 @@ __all__ = [
     "floor",
     "floordiv",
     "floormod",
+    "fused_batch_norm",
     "gather",
+    "gather_nd",
     "greater",
     "greater_equal",
     "identity",
@@ -241,10 +297,12 @@ __all__ = [
     "is_variable_initialized",
     "l2_loss",
     "l2_normalize",
+    "layer_norm",
     "leaky_relu",
     "less",
     "less_equal",
     "linspace",
+    "local_response_normalization",
     "log",
     "log1p",
     "log_softmax",
@@ -253,6 +311,7 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "matmul",
+    "max_pool",
     "maximum",
     "minimum",
     "moments",
@@ -286,10 +345,12 @@ __all__ = [
     "relu6",
     "reshape",
     "reverse",
+    "reverse_sequence",
     "rint",
     "round",
     "rsqrt",
     "scatter",
+    "scatter_nd",
     "select",
     "selu",
     "shape_of",
@@ -303,6 +364,8 @@ __all__ = [
     "softmax_cross_entropy_with_logits",
     "softplus",
     "softsign",
+    "sort",
+    "sparse_dense_matmul",
     "sparse_softmax_cross_entropy_with_logits",
     "split",
     "sqrt",
@@ -321,11 +384,18 @@ __all__ = [
     "tensordot",
     "threefry_bits",
     "tile",
+    "top_k",
     "transpose",
+    "true_positions",
     "truediv",
     "truncated_normal",
     "truncatediv",
     "truncatemod",
+    "unsorted_segment_max",
+    "unsorted_segment_mean",
+    "unsorted_segment_min",
+    "unsorted_segment_prod",
+    "unsorted_segment_sqrt_n",
     "unsorted_segment_sum",
     "unstack",
     "xdivy",

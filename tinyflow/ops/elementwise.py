@@ -314,8 +314,10 @@ class AddN(Op):
     def reference(self, *values: Any) -> Any:
         return functools.reduce(np.add, values)
 
-    def compute(self, *values: te.Tensor) -> te.Tensor:
-        return te.map(lambda *x: functools.reduce(scalar.add, x), *values, name="addn")
+    def decompose(self, *values: Value) -> Any:
+        # One addition each: the kernel of a product can add the sum so far, so that the gradients
+        # of a weight that many steps share need not all wait in memory for their sum.
+        return functools.reduce(add, values)
 
     def vjp(self, dy: Value, y: Value, *values: Value) -> tuple[Any, ...]:
         return (dy,) * len(values)

@@ -2,12 +2,12 @@
 
 Main types: ``GatherV2``, ``UnsortedSegmentSum``, ``TensorScatter``, ``OneHot``.
 May import ops.base, like and movement. Writes at computed positions are no tensor expression; those
-ops build their loop nest themselves (``lower_loops``): sequential, in the order of the indices.
+ops build their loop nest themselves (``lower_loops``), in the order of the indices (loop_nests).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,11 +17,12 @@ from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, float32
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import merge_shapes, normalize_axis, show
-from tinyflow.ir.loop.nodes import SERIAL, Buffer, For, If, Stmt, Store
+from tinyflow.ir.loop.nodes import Buffer, Stmt
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import INDEX_OUT_OF_RANGE, Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
+from tinyflow.ops.loop_nests import accumulate_rows
 from tinyflow.ops.movement import expand_dims, floats, transpose
 
 
@@ -29,9 +30,14 @@ def checked_position(index: Expr, extent: Any) -> Expr:
     """``index`` as int64, reported unless 0 <= index < extent; out of range it reads element 0."""
     position = te.as_index(index)
     limit = te.as_index(extent)
-    inside = (te.index(0) <= position) & (position < limit)
+    inside = _is_inside(index, extent)
     safe = te.select(inside, position, te.index(0))
     return te.checked(safe, inside, position, limit, code=INDEX_OUT_OF_RANGE)
+
+
+def _is_inside(index: Expr, extent: Any) -> Expr:
+    position = te.as_index(index)
+    return (te.index(0) <= position) & (position < te.as_index(extent))
 
 
 def _require_inside(indices: Any, extent: int, op: str) -> None:
@@ -200,13 +206,23 @@ class GatherGrad(LikeOp):
         yield Sample(arrays, GatherGrad(0)), ShapeError
 
 
-def _loops(extents: Sequence[Any], prefix: str, body: Any) -> tuple[Stmt, ...]:
-    """Nested serial loops over ``extents`` around ``body(indices)``, first extent outermost."""
-    axes = tuple(scalar.var(f"{prefix}{d}") for d in range(len(extents)))
-    nest: tuple[Stmt, ...] = body(axes)
-    for axis, extent in zip(reversed(axes), reversed(extents), strict=True):
-        nest = (For(axis, extent, SERIAL, nest),)
-    return nest
+def segment_loops(
+    inputs: tuple[Buffer, ...], outputs: tuple[Buffer, ...], combine: Any, start: Any
+) -> tuple[Stmt, ...]:
+    """y[k] = start, then y[ids[i]] = combine(y[ids[i]], values[i]) for every id that is not < 0."""
+    values, ids = inputs
+    (y,) = outputs
+
+    def segment(i: tuple[Expr, ...]) -> Expr:
+        return te.as_index(scalar.load(ids, *i))
+
+    return accumulate_rows(
+        y, ids.shape,
+        lambda i: [checked_position(segment(i), y.shape[0])],
+        lambda at: scalar.const(start, y.dtype),
+        lambda old, p, i, b: combine(old, scalar.load(values, *i, *b)),
+        lambda i: te.index(0) <= segment(i),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -244,27 +260,7 @@ class UnsortedSegmentSum(Op):
     def lower_loops(
         self, inputs: tuple[Buffer, ...], outputs: tuple[Buffer, ...]
     ) -> tuple[Stmt, ...]:
-        values, ids = inputs
-        (y,) = outputs
-        zero = scalar.const(0, y.dtype)
-        rest = values.shape[len(ids.shape) :]
-
-        def add(i: tuple[Expr, ...]) -> tuple[Stmt, ...]:
-            segment = te.as_index(scalar.load(ids, *i))
-
-            def one(b: tuple[Expr, ...]) -> tuple[Stmt, ...]:
-                target = (checked_position(segment, y.shape[0]), *b)
-                # The sum is stored where the old value is loaded: one address, no reordering.
-                return (
-                    Store(y, target, scalar.load(y, *target) + scalar.load(values, *i, *b)),
-                )
-
-            return (If(te.index(0) <= segment, _loops(rest, "b", one)),)
-
-        clear = _loops(y.shape, "z", lambda z: (Store(y, z, zero),))
-        if y.shape and y.shape[0] == 0:
-            return clear
-        return clear + _loops(ids.shape, "i", add)
+        return segment_loops(inputs, outputs, _COMBINE["add"][1], 0)
 
     def vjp(self, dz: Value, z: Value, values: Value, segment_ids: Value) -> tuple[Any, ...]:
         from tinyflow.ops.comparison import greater_equal
@@ -327,6 +323,8 @@ class TensorScatter(Op):
 
     kind: str = "update"
     same_dtype = False
+    #: the result starts as this input: a copy, or its memory where nothing else needs it later
+    starts_from: ClassVar[int] = 0
     kinds: ClassVar[tuple[str, ...]] = tuple(_COMBINE)
 
     def infer(self, tensor: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
@@ -366,22 +364,17 @@ class TensorScatter(Op):
     def lower_loops(
         self, inputs: tuple[Buffer, ...], outputs: tuple[Buffer, ...]
     ) -> tuple[Stmt, ...]:
-        tensor, indices, updates = inputs
+        _, indices, updates = inputs
         (y,) = outputs
         combine = _COMBINE[self.kind][1]
-
-        def write(i: tuple[Expr, ...]) -> tuple[Stmt, ...]:
-            def one(b: tuple[Expr, ...]) -> tuple[Stmt, ...]:
-                target = (checked_position(scalar.load(indices, *i), y.shape[0]), *b)
-                new = combine(scalar.load(y, *target), scalar.load(updates, *i, *b))
-                return (Store(y, target, new),)
-
-            return _loops(y.shape[1:], "b", one)
-
-        copy = _loops(y.shape, "c", lambda c: (Store(y, c, scalar.load(tensor, *c)),))
-        if y.shape[0] == 0:
-            return copy
-        return copy + _loops(indices.shape, "i", write)
+        return accumulate_rows(
+            y, indices.shape,
+            lambda i: [checked_position(scalar.load(indices, *i), y.shape[0])],
+            None,  # the plan has put the tensor there
+            lambda old, p, i, b: combine(old, scalar.load(updates, *i, *b)),
+            # The memory may be a variable's: a wrong index must not change its first row.
+            inside=lambda i: _is_inside(scalar.load(indices, *i), y.shape[0]),
+        )  # fmt: skip
 
     def vjp(
         self, dy: Value, y: Value, tensor: Value, indices: Value, updates: Value

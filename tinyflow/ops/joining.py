@@ -47,13 +47,13 @@ class ConcatV2(Op):
                 raise ShapeError(f"ranks differ: {len(merged)} and {len(shape)}",
                                  hint=_join_hint(len(merged), len(shape)))  # fmt: skip
             for d, extent in enumerate(shape):
-                same = merge_dim(merged[d], extent)
-                if d != axis and same is None:
+                same = extent if d == axis else merge_dim(merged[d], extent)
+                if same is None:
                     raise ShapeError(
                         f"extents of axis {d} differ: {merged[d]} and {extent}",
                         expected=f"equal extents on every axis but {axis}",
                     )
-                merged[d] = extent if d == axis else same  # type: ignore[assignment]
+                merged[d] = same
         merged[axis] = self._total(values, axis)
         return values[0].with_shape(tuple(merged))
 

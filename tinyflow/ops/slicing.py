@@ -333,8 +333,8 @@ def _range_extent(extent: Dimension, entry: Range) -> Dimension:
     bounds_known = all(b is None or type(b) is int for b in (begin, end))
     if type(extent) is int and bounds_known and type(stride) is int:
         return len(range(*slice(begin, end, stride).indices(extent)))
-    if begin is None and end is None and stride in (1, -1):
-        return extent
+    if begin is None and end is None and type(stride) is int and stride:
+        return (extent + (abs(stride) - 1)) // abs(stride)
     starts_near_front = begin is None or (type(begin) is int and begin >= 0)
     ends_near_back = end is None or (type(end) is int and end < 0)
     if stride == 1 and starts_near_front and ends_near_back:
@@ -405,18 +405,26 @@ class StridedSliceGrad(LikeOp):
                 begin.append(entry.position % extent)
                 counts.append(1)
                 strides.append(1)
+            elif isinstance(extent, Dim):
+                first, count = _known_part(extent, entry)
+                begin.append(first)
+                counts.append(count)
+                strides.append(entry.stride)
             else:
                 chosen = range(*slice(*entry[1:]).indices(extent))
                 begin.append(chosen.start if chosen else 0)
                 counts.append(len(chosen))
                 strides.append(entry.stride)
         full = dy if dy.type.shape == tuple(counts) else emit(Reshape(tuple(counts)), dy)
-        flipped = tuple(a for a, n in enumerate(counts) if strides[a] < 0 and n > 1)
+        flipped = tuple(a for a, n in enumerate(counts) if strides[a] < 0 and n not in (0, 1))
         if flipped:
             full = reverse(full, flipped)
             for a in flipped:
                 begin[a] += (counts[a] - 1) * strides[a]
-        steps = tuple(abs(s) if n > 1 else 1 for s, n in zip(strides, counts, strict=True))
+        steps = tuple(
+            1 if isinstance(n, int) and n <= 1 else abs(s)
+            for s, n in zip(strides, counts, strict=True)
+        )
         return _spread(full, tuple(begin), steps, shape)
 
     def adjoint(self, dz: Value, dy: Value, like: Value) -> tuple[Op, tuple[Any, ...]]:
@@ -433,6 +441,16 @@ class StridedSliceGrad(LikeOp):
     def bad_samples(self) -> Iterable[Any]:
         arrays = np.zeros(3, np.float32), np.zeros(5, np.float32)
         yield Sample(arrays, index_op(np.s_[1:3])._gradient()), ShapeError
+
+
+def _known_part(extent: Dim, entry: Range) -> tuple[Any, Any]:
+    """(first, count) of a range over an extent that only a run tells."""
+    _, begin, end, stride = entry
+    if stride == 1 and (begin is None or begin >= 0) and (end is None or end < 0):
+        return begin or 0, extent - (begin or 0) + (end or 0)
+    if begin is None and end is None and stride > 0:
+        return 0, (extent + (stride - 1)) // stride
+    raise TypeError(f"where the elements [{begin}:{end}:{stride}] of {extent} lie")
 
 
 def _spread(x: Value, begin: tuple[int, ...], steps: tuple[int, ...], shape: Any) -> Value:

@@ -333,59 +333,30 @@ class ScatterWrite(StateOp, abstract=True):
         yield Sample((rows.astype(np.float32), np.zeros((2, 3), np.float32)), op), DTypeError
 
 
-@dataclass(frozen=True)
-class ScatterUpdate(ScatterWrite):
-    """variable[indices] = updates. See ScatterWrite."""
+#: kind of TensorScatter -> (TensorFlow's name of the op, what it does to each row)
+_SCATTER_TABLE = {
+    "update": ("ScatterUpdate", "= updates"),
+    "add": ("ScatterAdd", "+= updates"),
+    "sub": ("ScatterSub", "-= updates"),
+    "mul": ("ScatterMul", "*= updates"),
+    "div": ("ScatterDiv", "/= updates, floats only"),
+    "min": ("ScatterMin", "= min(variable[indices], updates)"),
+    "max": ("ScatterMax", "= max(variable[indices], updates)"),
+}
 
 
-@dataclass(frozen=True)
-class ScatterAdd(ScatterWrite):
-    """variable[indices] += updates. See ScatterWrite."""
-
-    kind = "add"
-
-
-@dataclass(frozen=True)
-class ScatterSub(ScatterWrite):
-    """variable[indices] -= updates. See ScatterWrite."""
-
-    kind = "sub"
-
-
-@dataclass(frozen=True)
-class ScatterMul(ScatterWrite):
-    """variable[indices] *= updates. See ScatterWrite."""
-
-    kind = "mul"
-
-
-@dataclass(frozen=True)
-class ScatterDiv(ScatterWrite):
-    """variable[indices] /= updates, floats only. See ScatterWrite."""
-
-    kind = "div"
-
-
-@dataclass(frozen=True)
-class ScatterMin(ScatterWrite):
-    """variable[indices] = min(variable[indices], updates). See ScatterWrite."""
-
-    kind = "min"
-
-
-@dataclass(frozen=True)
-class ScatterMax(ScatterWrite):
-    """variable[indices] = max(variable[indices], updates). See ScatterWrite."""
-
-    kind = "max"
+def _scatter_class(kind: str, name: str, action: str) -> type[ScatterWrite]:
+    parts = {
+        "kind": kind,
+        "__doc__": f"variable[indices] {action}. See ScatterWrite.",
+        "__module__": __name__,
+    }
+    return dataclass(frozen=True)(type(name, (ScatterWrite,), parts))
 
 
 SCATTERS: dict[str, type[ScatterWrite]] = {
-    op.kind: op
-    for op in (
-        ScatterUpdate, ScatterAdd, ScatterSub, ScatterMul, ScatterDiv, ScatterMin, ScatterMax,
-    )
-}  # fmt: skip
+    kind: _scatter_class(kind, *row) for kind, row in _SCATTER_TABLE.items()
+}
 
 
 def scatter(

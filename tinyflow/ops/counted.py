@@ -1,0 +1,169 @@
+"""Sizes that only the run tells: the positions of true elements, and what follows from them.
+
+Main types: ``CountedExtent``, ``TruePositions``. May import ops.base, host and arithmetic families.
+
+The number of results is computed by a kernel; a host call turns it into the *shape* of an empty
+tensor, so that everything behind it is compiled for shapes, as always. Results themselves never
+pass through Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyflow import te
+from tinyflow.core.dtype import bool_, int8, int64
+from tinyflow.core.error import DTypeError, ShapeError
+from tinyflow.core.shape import opaque
+from tinyflow.ir.loop.nodes import Alloc, Buffer, If, Stmt, Store
+from tinyflow.ir.scalar import nodes as scalar
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ops.base import Op, Sample, TensorType, Value, emit
+from tinyflow.ops.comparison import equal, not_equal
+from tinyflow.ops.convert import cast
+from tinyflow.ops.host import HostOp
+from tinyflow.ops.indexing import gather
+from tinyflow.ops.loop_nests import counter, nest
+from tinyflow.ops.reduction import reduce_sum
+
+__all__ = ["CountedExtent", "TruePositions", "counted", "extent_of", "true_positions"]
+
+
+@dataclass(frozen=True)
+class CountedExtent(HostOp):
+    """y = an empty tensor whose extent is the value of ``count``; its elements do not matter.
+
+    count: integer []    y: int8[count]    Runs in Python: what follows is compiled for its shape.
+    Errors: DTypeError, ShapeError
+    """
+
+    #: what follows can be compiled only when this has run (see compile/staged.py)
+    tells_shapes: ClassVar[bool] = True
+    not_differentiable = "a size has no gradient"
+
+    def infer(self, count: TensorType) -> TensorType:
+        count.require_integer().require_rank(0)
+        return TensorType(int8, (opaque("counted"),))
+
+    def call_host(self, count: Any) -> tuple[Any, ...]:
+        return (np.zeros(max(int(count), 0), np.int8),)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        return ()  # its type follows from a value: sums over masks in tests use it
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield (np.float32(3),), DTypeError
+        yield (np.zeros(2, np.int32),), ShapeError
+
+
+@dataclass(frozen=True)
+class TruePositions(Op):
+    """y = the positions of the true elements of x, ascending.
+
+    x: bool[n]    like: any[count], read for its shape only    y: int64[count]
+    Errors: ShapeError, DTypeError
+    """
+
+    same_dtype = False
+    not_differentiable = "the result is a position"
+
+    def infer(self, x: TensorType, like: TensorType) -> TensorType:
+        x.require_bool().require_rank(1)
+        like.require_rank(1)
+        return TensorType(int64, like.shape)
+
+    def reference(self, x: Any, like: Any) -> Any:
+        return np.flatnonzero(x)[: np.shape(like)[0]].astype(np.int64)
+
+    def lower_loops(
+        self, inputs: tuple[Buffer, ...], outputs: tuple[Buffer, ...]
+    ) -> tuple[Stmt, ...]:
+        x, _ = inputs
+        (y,) = outputs
+        found, zero = counter("found"), te.index(0)
+        if y.shape[0] == 0:
+            return ()
+
+        def one(axes: tuple[Expr, ...]) -> tuple[Stmt, ...]:
+            known = scalar.load(found, zero)
+            fits = known < te.as_index(y.shape[0])
+            store = Store(y, (known,), axes[0]), Store(found, (zero,), known + 1)
+            return (If(scalar.load(x, *axes), (If(fits, store),)),)
+
+        return (Alloc(found, (Store(found, (zero,), zero), *nest(x.shape, "i", one))),)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        for n in (9, 70, 1, 0):
+            x = rng.integers(0, 2, n).astype(bool)
+            yield Sample((x, np.zeros(int(x.sum()), np.int8)))
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield (np.zeros((2, 2), bool), np.zeros(3, np.int8)), ShapeError
+        yield (np.zeros(2, np.int32), np.zeros(3, np.int8)), DTypeError
+
+
+def counted(count: Any) -> Value:
+    """An empty tensor of ``count`` elements; its shape is what is wanted."""
+    return emit(CountedExtent(), count)  # type: ignore[no-any-return]
+
+
+def extent_of(count: Any) -> Any:
+    """An integer of the graph as an extent for shapes: itself when it is known already."""
+    from tinyflow.ops.creation import constant_value
+    from tinyflow.ops.shape import shape as shape_of
+
+    if not isinstance(count, Value):
+        return count
+    known = constant_value(count)
+    return int(known) if known is not None else shape_of(counted(count))[0]
+
+
+def true_positions(mask: Any) -> Any:
+    """Positions of the true (or non-zero) elements of a vector."""
+    hit = mask if mask.dtype is bool_ else not_equal(mask, 0)
+    return emit(TruePositions(), hit, counted(reduce_sum(cast(hit, int64))))
+
+
+def where_true(x: Any, name: str | None = None) -> Any:
+    """int64[count, rank]: the index of every true (or non-zero) element, in row-major order."""
+    from tinyflow.ops.joining import stack
+    from tinyflow.ops.movement import reshape
+    from tinyflow.ops.shape import shape as shape_of
+
+    flat = true_positions(reshape(x, (-1,)))
+    rank = x.type.rank
+    if rank is None or rank == 0:
+        raise ShapeError("where: needs a condition of known rank 1 or more",
+                         received={"condition": x.type})  # fmt: skip
+    extents = [d if type(d) is int else cast(shape_of(x)[n], int64)
+               for n, d in enumerate(x.type.shape)]  # fmt: skip
+    columns: list[Any] = []
+    for extent in reversed(extents[1:]):
+        columns.append(flat % extent)
+        flat = flat // extent
+    return stack([flat, *reversed(columns)], 1, name=name)
+
+
+def unique(x: Any) -> tuple[Any, Any, Any]:
+    """(values in order of first appearance, position of each element's value, how often each)."""
+    from tinyflow.ops.base import to_value
+    from tinyflow.ops.creation import ones_like
+    from tinyflow.ops.cumulative import cumsum
+    from tinyflow.ops.indexing import unsorted_segment_sum
+    from tinyflow.ops.segment import first_of_equal
+    from tinyflow.ops.sequence import arange
+    from tinyflow.ops.shape import shape as shape_of
+
+    x = to_value(x)
+    first = first_of_equal(x)
+    is_first = equal(first, arange(0, shape_of(x)[0]))
+    number = cumsum(cast(is_first, first.dtype)) - 1
+    inverse = gather(number, first)
+    positions = true_positions(is_first)
+    counts = unsorted_segment_sum(ones_like(inverse), inverse, shape_of(positions)[0])
+    return gather(x, positions), inverse, counts
+
