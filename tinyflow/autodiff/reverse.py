@@ -25,6 +25,8 @@ from tinyflow.core.source import Source, user_frame
 from tinyflow.ir.graph.builder import Builder, current_builder
 from tinyflow.ir.graph.nodes import Node, Op, Value
 from tinyflow.ir.graph.visit import ancestors, result_values
+from tinyflow.ops.control import ControlOp
+from tinyflow.ops.tensor_array import ArrayWrite, RowGrad
 
 
 def gradients(
@@ -192,6 +194,10 @@ def vjp(node: Node, totals: Sequence[Value | None]) -> Sequence[Value | None]:
     A composite without a ``vjp`` of its own is differentiated through its decomposition.
     """
     op = node.op
+    if isinstance(op, ControlOp):
+        from tinyflow.autodiff import control
+
+        return control.vjp(node, totals)
     if type(op).vjp is Op.vjp:
         return _vjp_of_decomposition(node, totals)
     if len(totals) == 1:
@@ -246,9 +252,19 @@ def _vjp_of_decomposition(node: Node, totals: Sequence[Value | None]) -> list[Va
 
 
 def add_up(contributions: Sequence[Value]) -> Value:
-    """The sum, left to right: Add for two, AddN for more."""
+    """The sum, left to right: Add for two, AddN for more; single rows are added in place."""
     from tinyflow.ops import elementwise
 
+    rows = [c.node for c in contributions if isinstance(c.node.op, RowGrad)]
+    if rows and len(contributions) > 1:
+        others = [c for c in contributions if not isinstance(c.node.op, RowGrad)]
+        if not others:
+            others, rows = [rows[0].outputs[0]], rows[1:]
+        total = others[0] if len(others) == 1 else add_up(others)
+        for row in rows:
+            dy, index, _ = row.inputs
+            total = current_builder().emit(ArrayWrite(adds=True), (total, index, dy))
+        return total
     if len(contributions) == 2:
         return elementwise.add(contributions[0], contributions[1])  # type: ignore[no-any-return]
     return elementwise.add_n(list(contributions))  # type: ignore[no-any-return]

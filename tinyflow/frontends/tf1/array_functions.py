@@ -328,25 +328,14 @@ def gather(
 ) -> Any:  # fmt: skip
     """Slices of ``params`` at ``indices`` along ``axis``."""
     if batch_dims:
-        raise Unsupported("gather: batch_dims", hint="use a one_hot product or reshape to rows")
+        from tinyflow.frontends.tf1.embedding import batched_gather
+
+        at = batch_dims if axis is None else static_int(axis, "axis")
+        graph = graph_of(params, indices)
+        with graph.as_default(), graph.name_scope(name or "GatherV2") as scope:
+            return batched_gather(params, indices, at, int(batch_dims), scope)
     axis = 0 if axis is None else static_int(axis, "axis")
     return indexing.gather(params, indices, axis, name or "GatherV2")
-
-
-def embedding_lookup(
-    params: Any, ids: Any, partition_strategy: str = "mod", name: str | None = None,
-    validate_indices: bool = True, max_norm: Any = None,
-) -> Any:  # fmt: skip
-    """Rows of a table."""
-    if isinstance(params, (list, tuple)):
-        if len(params) != 1:
-            raise Unsupported("embedding_lookup: several tables", hint="tf.concat them first")
-        params = params[0]
-    if max_norm is not None:
-        raise Unsupported("embedding_lookup: max_norm", hint="tf.clip_by_norm the result")
-    graph = graph_of(params, ids)
-    with graph.as_default(), graph.name_scope(name or "embedding_lookup") as scope:
-        return indexing.gather(params, ids, 0, scope)
 
 
 @scoped("one_hot")
@@ -374,13 +363,14 @@ def unsorted_segment_sum(
 
 
 def where(condition: Any, x: Any = None, y: Any = None, name: str | None = None) -> Any:
-    """``x`` where the condition holds, else ``y``; a vector condition chooses rows."""
+    """``x`` where the condition holds, else ``y``; a vector condition chooses rows.
+
+    With a condition only: int64[count, rank], the indices of its true elements.
+    """
     if x is None and y is None:
-        raise Unsupported(
-            "where with a condition only: the number of results is known only in a run",
-            hint="tf.where(condition, x, y), a product with tf.cast(condition, x.dtype), or "
-            "np.nonzero on the fetched condition",
-        )
+        from tinyflow.frontends.tf1.segments import where_true
+
+        return where_true(condition, name)
     if x is None or y is None:
         raise InvalidArgumentError("x and y must both be non-None or both be None.")
     graph = graph_of(condition, x, y)

@@ -173,6 +173,10 @@ def flatten_feeds(feed_dict: Any) -> tuple[list[Any], list[Any]]:
                 )
             keys += key
             values += value
+        elif hasattr(key, "feed_parts"):  # one key that stands for several tensors
+            own_keys, own_values = key.feed_parts(value)
+            keys += own_keys
+            values += own_values
         else:
             keys.append(key)
             values.append(value)

@@ -11,6 +11,7 @@ from typing import Any
 from tinyflow.autodiff.reverse import gradients as reverse
 from tinyflow.core.error import DTypeError, InvalidArgumentError
 from tinyflow.frontends.tf1.convert import convert_to_tensor, graph_of, is_tensor, tensor
+from tinyflow.frontends.tf1.indexed_slices import sparse_gradient
 from tinyflow.ir.graph.nodes import Value
 
 __all__ = ["AggregationMethod", "UnconnectedGradients", "gradients", "hessians"]
@@ -40,6 +41,7 @@ def gradients(
 ) -> list[Any]:  # fmt: skip
     """d(sum of all ys)/dx for every x of ``xs``: a list with a tensor, or None, per x.
 
+    Where x is only read by gathers of its rows, its gradient is ``IndexedSlices``.
     grad_ys: weights of the ys, ones by default. stop_gradients: tensors treated as constants.
     Errors: InvalidArgumentError, ShapeError and DTypeError for arguments that do not fit.
     """
@@ -58,9 +60,13 @@ def gradients(
         x_values = [_plain(x, "x") for x in xs]
         _check_dtypes(y_values)
         weights = None if grad_ys is None else _weights(_listed(grad_ys), y_values)
-        return list(
-            reverse(y_values, x_values, weights, [_plain(s, "stop") for s in stops], mode.value)
+        found = reverse(
+            y_values, x_values, weights, [_plain(s, "stop") for s in stops], mode.value
         )
+        return [
+            g if g is None else sparse_gradient(g, x) or g
+            for g, x in zip(found, x_values, strict=True)
+        ]
 
 
 def _plain(value: Any, role: str) -> Value:
@@ -109,6 +115,7 @@ def hessians(ys: Any, xs: Any, name: str = "hessians", **ignored: Any) -> list[A
             x = tensor(x)
             if x.type.shape is None or len(x.type.shape) != 1 or type(x.type.shape[0]) is not int:
                 raise InvalidArgumentError(f"hessians: x must be a vector of known size, got {x}")
+            first = tensor(first)  # the gradient of a gather comes as slices
             rows = [gradients(first[i], x)[0] for i in range(x.type.shape[0])]
-            results.append(stack([r if r is not None else x * 0 for r in rows]))
+            results.append(stack([tensor(r) if r is not None else x * 0 for r in rows]))
     return results

@@ -20,12 +20,9 @@ _INSTEAD = {
     "cond": "tf.where(condition, x, y) computes both sides and chooses",
     "case": "nested tf.where",
     "map_fn": "write the operation for the whole batch: most functions broadcast",
-    "train.AdamOptimizer": "tf.train.GradientDescentOptimizer",
-    "train.MomentumOptimizer": "tf.train.GradientDescentOptimizer",
     "train.Saver": "np.savez(path, **dict(zip(names, sess.run(variables)))) and var.load(array)",
     "layers.dense": "tf.matmul(x, w) + b with w and b from tf.get_variable",
     "enable_eager_execution": "a graph and a tf.Session",
-    "boolean_mask": "multiply by tf.cast(mask, x.dtype)",
 }
 
 

@@ -6,6 +6,7 @@ Main types: ``Session``, ``InteractiveSession``. May import core, compile, runti
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,6 +60,7 @@ class _Plan:
         "build",
         "copies",
         "feeds",
+        "for_all_sizes",
         "lock",
         "request",
         "session",
@@ -71,6 +73,7 @@ class _Plan:
         self.request = request
         self.feeds = feeds
         self.bound: dict[Any, Callable[[list[Any]], list[Any]]] = {}
+        self.for_all_sizes: dict[Any, Any] = {}  # steps that serve all sizes, bound
         self.lock = session._lock
         self.single = request.single
         self.build = request.build
@@ -128,22 +131,25 @@ class _Plan:
         types = [TensorType(f.dtype, s) for f, s in zip(feeds, shapes, strict=True)]
         graph = self.session.graph
         key = (
-            tuple(fetches), tuple(request.targets), tuple(feeds), tuple(types),
-            core_options.current(),
+            tuple(fetches), tuple(request.targets), tuple(feeds), core_options.current(),
         )  # fmt: skip
-        step = graph.steps.get(key)
-        if step is None:
-            from tinyflow.compile import compile_step
+        with graph._lock:
+            family = graph.steps.get(key)
+            if family is None:
+                from tinyflow.compile.step import StepFamily
 
-            with graph._lock:
-                step = graph.steps.get(key)
-                if step is None:
-                    step = compile_step(fetches, list(request.targets), feeds, types)
-                    graph.steps[key] = step
+                family = graph.steps[key] = StepFamily(fetches, list(request.targets), feeds)
+            step, sizes = family.at(types)
         with self.lock:
-            bound = step.bind(self.session._store())
-        self.bound[shapes] = bound.run
-        return bound.run  # type: ignore[no-any-return]
+            if sizes is None:
+                run = step.bind(self.session._store()).run
+            else:
+                every = self.for_all_sizes.get(step)
+                if every is None:
+                    every = self.for_all_sizes[step] = step.bind(self.session._store())
+                run = functools.partial(every.run, sizes)
+        self.bound[shapes] = run
+        return run  # type: ignore[no-any-return]
 
 
 @public_methods("__init__", "make_callable", "partial_run", "partial_run_setup")
@@ -211,6 +217,9 @@ class BaseSession:
     ) -> tuple[_Plan, Any]:
         self._check_open()
         keys, values = ([], []) if feed_dict is None else flatten_feeds(feed_dict)
+        known = plans.get((key, tuple(keys))) if len(keys) != len(feed_dict or ()) else None
+        if known is not None:
+            return known, values
         request = Fetches(self._graph, fetches)
         feeds = [self._feed(k) for k in keys]
         tensors = [feed.tensor for feed in feeds]
@@ -220,8 +229,8 @@ class BaseSession:
         plan = _Plan(self, request, feeds)
         if not feed_dict:
             plans[key] = plan
-        elif len(feed_dict) == len(feeds):  # keys that are tuples of tensors are not kept
-            plans[key, tuple(feed_dict)] = plan
+        else:  # keys that stand for several tensors are kept as those
+            plans[key, tuple(keys)] = plan
         return plan, values
 
     def _feed(self, key: Any) -> Feed:

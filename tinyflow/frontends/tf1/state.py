@@ -50,14 +50,16 @@ def count_up_to(ref: Any, limit: int, name: str | None = None) -> Any:
         return emit(ops.CountUpTo(variable.ref, limit), name=name)
 
 
-def _scatter(class_name: str) -> Any:
+def _scatter(kind: str) -> Any:
+    class_name = ops.SCATTERS[kind].__name__
+
     def function(
         ref: Any, indices: Any, updates: Any, use_locking: Any = None, name: str | None = None
     ) -> Any:
         from tinyflow.frontends.tf1.variables import as_variable
 
         variable = as_variable(ref, class_name)
-        op = getattr(ops, class_name)(variable.ref)
+        op = ops.SCATTERS[kind](variable.ref)
         graph = variable.graph
         with graph.as_default():
             full = graph.claim(name, op)
@@ -73,10 +75,10 @@ def _scatter(class_name: str) -> Any:
     return function
 
 
-scatter_update = _scatter("ScatterUpdate")
-scatter_add = _scatter("ScatterAdd")
-scatter_sub = _scatter("ScatterSub")
-scatter_mul = _scatter("ScatterMul")
-scatter_div = _scatter("ScatterDiv")
-scatter_min = _scatter("ScatterMin")
-scatter_max = _scatter("ScatterMax")
+scatter_update = _scatter("update")
+scatter_add = _scatter("add")
+scatter_sub = _scatter("sub")
+scatter_mul = _scatter("mul")
+scatter_div = _scatter("div")
+scatter_min = _scatter("min")
+scatter_max = _scatter("max")

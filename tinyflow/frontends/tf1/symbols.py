@@ -65,6 +65,26 @@ disable_resource_variables disable_v2_tensorshape disable_tensor_equality
 .control.group: group
 .control.tuple_: tuple
 .control.identity: identity
+.control_flow.cond: cond
+.control_flow.case: case
+.control_flow.while_loop: while_loop
+.tensor_array.TensorArray: TensorArray
+.rnn.dynamic_rnn: nn.dynamic_rnn
+.rnn.static_rnn: nn.static_rnn contrib.rnn.static_rnn
+.rnn.bidirectional_dynamic_rnn: nn.bidirectional_dynamic_rnn
+.rnn_cells.RNNCell: nn.rnn_cell.RNNCell contrib.rnn.RNNCell
+.rnn_cells.BasicRNNCell: nn.rnn_cell.BasicRNNCell contrib.rnn.BasicRNNCell
+.rnn_cells.GRUCell: nn.rnn_cell.GRUCell contrib.rnn.GRUCell
+.rnn_cells.BasicLSTMCell: nn.rnn_cell.BasicLSTMCell contrib.rnn.BasicLSTMCell
+.rnn_cells.LSTMCell: nn.rnn_cell.LSTMCell contrib.rnn.LSTMCell
+.rnn_cells.LSTMStateTuple: nn.rnn_cell.LSTMStateTuple contrib.rnn.LSTMStateTuple
+.rnn_cells.MultiRNNCell: nn.rnn_cell.MultiRNNCell contrib.rnn.MultiRNNCell
+.rnn_cells.DropoutWrapper: nn.rnn_cell.DropoutWrapper contrib.rnn.DropoutWrapper
+.rnn_cells.ResidualWrapper: nn.rnn_cell.ResidualWrapper contrib.rnn.ResidualWrapper
+.functional_ops.map_fn: map_fn
+.functional_ops.scan: scan
+.functional_ops.foldl: foldl
+.functional_ops.foldr: foldr
 
 .variables.Variable: Variable
 .variables.assign: assign
@@ -127,8 +147,25 @@ keras.initializers.glorot_normal
 .gradients.hessians: hessians
 .gradients.AggregationMethod: AggregationMethod
 .gradients.UnconnectedGradients: UnconnectedGradients
-.train.Optimizer: train.Optimizer
-.train.GradientDescentOptimizer: train.GradientDescentOptimizer
+.indexed_slices.IndexedSlices: IndexedSlices
+.indexed_slices.IndexedSlicesValue: IndexedSlicesValue
+.optimizer.Optimizer: train.Optimizer
+.optimizers.GradientDescentOptimizer: train.GradientDescentOptimizer
+.optimizers.MomentumOptimizer: train.MomentumOptimizer
+.optimizers.AdamOptimizer: train.AdamOptimizer
+.optimizers.RMSPropOptimizer: train.RMSPropOptimizer
+.optimizers.AdagradOptimizer: train.AdagradOptimizer
+.optimizers.AdadeltaOptimizer: train.AdadeltaOptimizer
+.optimizers.FtrlOptimizer: train.FtrlOptimizer
+.learning_rates.exponential_decay: train.exponential_decay
+.learning_rates.natural_exp_decay: train.natural_exp_decay
+.learning_rates.inverse_time_decay: train.inverse_time_decay
+.learning_rates.polynomial_decay: train.polynomial_decay
+.learning_rates.cosine_decay: train.cosine_decay
+.learning_rates.piecewise_constant: train.piecewise_constant train.piecewise_constant_decay
+.clipping.global_norm: global_norm linalg.global_norm
+.clipping.clip_by_global_norm: clip_by_global_norm
+.clipping.clip_by_average_norm: clip_by_average_norm
 .train.get_global_step: train.get_global_step contrib.framework.get_global_step
 .train.create_global_step: train.create_global_step contrib.framework.create_global_step
 .train.get_or_create_global_step: train.get_or_create_global_step \
@@ -185,9 +222,56 @@ contrib.framework.get_or_create_global_step
 .array_functions.strided_slice: strided_slice
 .array_functions.pad: pad
 .array_functions.gather: gather
-.array_functions.embedding_lookup: nn.embedding_lookup
+.embedding.embedding_lookup: nn.embedding_lookup
+.sparse.embedding_lookup_sparse: nn.embedding_lookup_sparse
 .array_functions.one_hot: one_hot
 .array_functions.unsorted_segment_sum: unsorted_segment_sum math.unsorted_segment_sum
+.segments.unsorted_segment_max: unsorted_segment_max math.unsorted_segment_max
+.segments.unsorted_segment_min: unsorted_segment_min math.unsorted_segment_min
+.segments.unsorted_segment_prod: unsorted_segment_prod math.unsorted_segment_prod
+.segments.unsorted_segment_mean: unsorted_segment_mean math.unsorted_segment_mean
+.segments.unsorted_segment_sqrt_n: unsorted_segment_sqrt_n math.unsorted_segment_sqrt_n
+.segments.segment_sum: segment_sum math.segment_sum
+.segments.segment_mean: segment_mean math.segment_mean
+.segments.segment_max: segment_max math.segment_max
+.segments.segment_min: segment_min math.segment_min
+.segments.segment_prod: segment_prod math.segment_prod
+.segments.top_k: nn.top_k math.top_k
+.segments.in_top_k: nn.in_top_k math.in_top_k
+.segments.sort: sort
+.segments.argsort: argsort
+.segments.unique: unique
+.segments.unique_with_counts: unique_with_counts
+.segments.boolean_mask: boolean_mask
+.segments.sequence_mask: sequence_mask
+.segments.reverse_sequence: reverse_sequence
+.segments.cumsum: cumsum math.cumsum
+.segments.cumprod: cumprod math.cumprod
+.segments.gather_nd_: gather_nd manip.gather_nd
+.segments.scatter_nd: scatter_nd manip.scatter_nd
+.segments.dynamic_partition: dynamic_partition
+.segments.dynamic_stitch: dynamic_stitch
+.segments.invert_permutation: invert_permutation math.invert_permutation
+.segments.bincount: bincount math.bincount
+.segments.histogram_fixed_width: histogram_fixed_width
+.segments.histogram_fixed_width_bins: histogram_fixed_width_bins
+.linalg.einsum: einsum linalg.einsum
+.linalg.trace: trace linalg.trace
+.linalg.matrix_diag: matrix_diag linalg.diag
+.linalg.matrix_diag_part: matrix_diag_part linalg.diag_part
+.linalg.diag: diag linalg.tensor_diag
+.linalg.diag_part: diag_part linalg.tensor_diag_part
+.linalg.band_part: matrix_band_part linalg.band_part
+.sparse.SparseTensor: SparseTensor sparse.SparseTensor
+.sparse.SparseTensorValue: SparseTensorValue
+.sparse.sparse_placeholder: sparse_placeholder sparse.placeholder
+.sparse.sparse_tensor_dense_matmul: sparse_tensor_dense_matmul sparse.sparse_dense_matmul \
+sparse.matmul
+.sparse.sparse_tensor_to_dense: sparse_tensor_to_dense sparse.to_dense
+.sparse.sparse_to_dense: sparse_to_dense
+.sparse.sparse_reduce_sum: sparse_reduce_sum sparse.reduce_sum
+.sparse.sparse_retain: sparse_retain sparse.retain
+.sparse.sparse_transpose: sparse_transpose sparse.transpose
 .array_functions.where: where select
 .array_functions.cast: cast dtypes.cast
 .array_functions.saturate_cast: saturate_cast dtypes.saturate_cast
@@ -296,6 +380,49 @@ ops.reduction.l2_loss: nn.l2_loss
 .nn_functions.l2_normalize: nn.l2_normalize math.l2_normalize linalg.l2_normalize
 .nn_functions.moments: nn.moments
 .nn_functions.dropout: nn.dropout
+.nn_spatial.conv1d: nn.conv1d
+.nn_spatial.conv2d: nn.conv2d
+.nn_spatial.conv3d: nn.conv3d
+.nn_spatial.convolution_nd: nn.convolution
+.nn_spatial.atrous_conv2d: nn.atrous_conv2d
+.nn_spatial.depthwise_conv2d: nn.depthwise_conv2d
+.nn_spatial.depthwise_conv2d_native: nn.depthwise_conv2d_native
+.nn_spatial.separable_conv2d: nn.separable_conv2d
+.nn_spatial.conv1d_transpose: nn.conv1d_transpose
+.nn_spatial.conv2d_transpose: nn.conv2d_transpose
+.nn_spatial.conv3d_transpose: nn.conv3d_transpose
+.nn_spatial.conv2d_backprop_input: nn.conv2d_backprop_input
+.nn_spatial.conv2d_backprop_filter: nn.conv2d_backprop_filter
+.nn_spatial.max_pool: nn.max_pool nn.max_pool2d
+.nn_spatial.avg_pool: nn.avg_pool nn.avg_pool2d
+.nn_spatial.max_pool1d: nn.max_pool1d
+.nn_spatial.avg_pool1d: nn.avg_pool1d
+.nn_spatial.max_pool3d: nn.max_pool3d
+.nn_spatial.avg_pool3d: nn.avg_pool3d
+.nn_spatial.pool: nn.pool
+.nn_spatial.fused_batch_norm: nn.fused_batch_norm
+.nn_spatial.batch_normalization: nn.batch_normalization
+.nn_spatial.lrn: nn.lrn nn.local_response_normalization
+.nn_spatial.crelu: nn.crelu
+.nn_spatial.weighted_moments: nn.weighted_moments
+.nn_spatial.max_pool_with_argmax: nn.max_pool_with_argmax
+.contrib_layers.layer_norm: contrib.layers.layer_norm
+
+.layers.dense: layers.dense
+.layers.conv1d: layers.conv1d
+.layers.conv2d: layers.conv2d
+.layers.conv3d: layers.conv3d
+.layers.conv2d_transpose: layers.conv2d_transpose
+.layers.separable_conv2d: layers.separable_conv2d
+.layers.max_pooling1d: layers.max_pooling1d
+.layers.max_pooling2d: layers.max_pooling2d
+.layers.max_pooling3d: layers.max_pooling3d
+.layers.average_pooling1d: layers.average_pooling1d
+.layers.average_pooling2d: layers.average_pooling2d
+.layers.average_pooling3d: layers.average_pooling3d
+.layers.flatten: layers.flatten
+.layers.dropout: layers.dropout
+.layers.batch_normalization: layers.batch_normalization
 """
 
 
