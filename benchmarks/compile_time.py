@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import tempfile
 
-from benchmarks import softmax_regression
-from benchmarks.harness import Contest, Timing, Worker, WorkerError
+from benchmarks.harness import (
+    Contest,
+    Timing,
+    Worker,
+    WorkerError,
+    caches_in,
+    first_step,
+    trouble_of,
+)
+from benchmarks.workloads import softmax_regression
 
 TITLE = "Compile time: softmax regression, from import to the end of the first step"
 UNIT = "ms"
-# JAX keeps compilations only when told to, and then only slow ones unless told otherwise.
-_CACHES = {
-    "TINYFLOW_CACHE": "tinyflow",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TRITON_CACHE_DIR": "triton",
-    "JAX_COMPILATION_CACHE_DIR": "jax",
-}
-_SETTINGS = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 _CONTESTANTS = ("tinyflow", "torch eager", "torch.compile", "jax.jit", "tensorflow")
 
 
@@ -36,9 +33,8 @@ def measure(rounds: int) -> list[Contest]:
             if cold[name].trouble:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                caches = {key: f"{folder}/{value}" for key, value in _CACHES.items()}
                 for timing in (cold[name], warm[name]):
-                    _first_step(timing, {**caches, **_SETTINGS})
+                    _time_first_step(timing, caches_in(folder))
     case_name = next(iter(softmax_regression.CASES))
     return [
         Contest(TITLE, f"{case_name}, {kind}", {}, UNIT, list(timings.values()))
@@ -46,23 +42,16 @@ def measure(rounds: int) -> list[Contest]:
     ]
 
 
-def _first_step(timing: Timing, environment: dict[str, str]) -> None:
+def _time_first_step(timing: Timing, environment: dict[str, str]) -> None:
     (case,) = softmax_regression.CASES.values()
     try:
         worker = Worker(timing.contestant, environment)
         try:
-            worker.ask("import", contestant=timing.contestant)
-            ready = worker.ask(
-                "setup",
-                workload=softmax_regression.__name__,
-                contestant=timing.contestant,
-                case=case,
-            )
-            first = worker.ask("run", count=1)["seconds"]
+            ready, seconds = first_step(worker, softmax_regression, case)
         finally:
             worker.close()
     except WorkerError as failure:
-        timing.trouble = "absent" if failure.absent else str(failure)
+        timing.trouble = trouble_of(failure)
     else:
         timing.version = ready["version"]
-        timing.rounds.append(ready["seconds"] + first)
+        timing.rounds.append(seconds)

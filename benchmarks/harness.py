@@ -14,18 +14,35 @@ import random
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import arrays
 from benchmarks.rivals import interpreter
 
 _ROOT = Path(__file__).resolve().parent.parent
 # Thread pools spin for a while after their last work; the next contestant should not pay.
 _SETTLE_SECONDS = 0.05
 _ROUND_SECONDS = 0.15
-# Contestants compute in different orders; more than this apart is a different program.
-_AGREEMENT = 2e-3
+# Contestants compute in different orders; more than this apart is a different program. A loss is a
+# mean and moves little in five steps: it has to be closer.
+_AGREEMENT, _AGREEMENT_OF_LOSSES = 2e-3, 2e-4
+# Longer than this no compiler gets; it is reported as trouble.
+_PATIENCE_SECONDS = 900.0
+# Where each contestant keeps what it compiled. JAX does so only when told to, and then only what
+# took long unless told otherwise.
+_CACHES = {
+    "TINYFLOW_CACHE": "tinyflow",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "JAX_COMPILATION_CACHE_DIR": "jax",
+}
+_CACHE_SETTINGS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 class WorkerError(RuntimeError):
@@ -40,6 +57,7 @@ class Worker:
     """The process of one contestant. It computes only while `ask` waits for its answer."""
 
     def __init__(self, contestant: str, environment: dict[str, str] | None = None) -> None:
+        self.contestant = contestant
         python = interpreter(contestant)
         if python is None:
             raise WorkerError("no Python named for it", absent=True)
@@ -56,12 +74,19 @@ class Worker:
 
     def ask(self, question: str, **details) -> dict:
         """Send one request of benchmarks.worker's protocol and wait. Errors: WorkerError."""
+        patience = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
+        patience.start()
         try:
             self._process.stdin.write(json.dumps({"ask": question, **details}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            late = not patience.is_alive()
+            patience.cancel()
+        if not line and late:
+            raise WorkerError(f"stopped after {_PATIENCE_SECONDS:.0f} s")
         if not line:
             self._log.seek(0)
             words = self._log.read().strip().splitlines()[-1:] or ["it said nothing"]
@@ -86,13 +111,21 @@ class Worker:
 
 @dataclass
 class Timing:
-    """The rounds of one contestant, in seconds per step; or why there are none."""
+    """The rounds of one contestant, in seconds per step; or why there are none.
+
+    cold_seconds, warm_seconds: from the imported module to the end of the first step, with empty
+        caches and with those that the cold one left
+    memory_bytes: the most during the rounds, above what the imports had
+    """
 
     contestant: str
     version: str = ""
     rounds: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     trouble: str = ""
+    cold_seconds: float | None = None
+    warm_seconds: float | None = None
+    memory_bytes: int | None = None
 
     @property
     def median(self) -> float:
@@ -111,42 +144,86 @@ class Contest:
     base: str = "tinyflow"  # what ratios are taken to
 
 
-def measure(workload, case_name: str, *, rounds: int, seed: int = 0, only=()) -> Contest:
+def caches_in(folder: str) -> dict[str, str]:
+    """Environment variables that give every contestant a cache of its own in this folder."""
+    return {**{key: f"{folder}/{name}" for key, name in _CACHES.items()}, **_CACHE_SETTINGS}
+
+
+def first_step(worker: Worker, workload, case: dict) -> tuple[dict, float]:
+    """Set a worker up and run one step: (answer to "setup", seconds for both)."""
+    worker.ask("import", contestant=worker.contestant)
+    ready = worker.ask("setup", workload=workload.__name__, contestant=worker.contestant, case=case)
+    return ready, ready["seconds"] + worker.ask("run", count=1)["seconds"]
+
+
+def measure(
+    workload, case_name: str, *, rounds: int, seed: int = 0, only=(), compile_times: bool = False
+) -> Contest:
     """Time every contestant of a workload module on one case.
 
     In each round every contestant runs once, in an order drawn anew, for about 0.15 s; a change
     in the machine's speed therefore meets all of them. only: names to take part (default: all).
+    compile_times: start each contestant twice, with empty caches and again.
     """
     case = workload.CASES[case_name]
     names = [name for name in workload.CONTESTANTS if not only or name in only]
     timings = {name: Timing(name) for name in names}
     workers: dict[str, Worker] = {}
     counts: dict[str, int] = {}
-    try:
-        for name in names:
-            try:
-                workers[name] = worker = Worker(name)
-                ready = worker.ask("setup", workload=workload.__name__, contestant=name, case=case)
-                timings[name].version = ready["version"]
-                timings[name].values = worker.ask("check")["values"]
-                counts[name] = _steps_per_round(worker)
-            except WorkerError as failure:
-                timings[name].trouble = "absent" if failure.absent else str(failure)
-                if name in workers:
-                    workers.pop(name).close()
-        generator = random.Random(seed)
-        for _ in range(rounds):
-            for name in generator.sample(sorted(workers), len(workers)):
-                worker, count = workers[name], counts[name]
-                time.sleep(_SETTLE_SECONDS)
-                # The others have emptied the caches; a few steps bring this one's back.
-                worker.ask("run", count=max(1, count // 20))
-                timings[name].rounds.append(worker.ask("run", count=count)["seconds"] / count)
-    finally:
-        for worker in workers.values():
-            worker.close()
-    _note_disagreement(list(timings.values()))
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {arrays.FOLDER: folder}
+        if compile_times:
+            environment.update(caches_in(folder))
+        try:
+            for name in names:
+                timing = timings[name]
+                try:
+                    if compile_times:
+                        timing.cold_seconds = _started_and_closed(name, environment, workload, case)
+                    workers[name] = worker = Worker(name, environment)
+                    ready, seconds = first_step(worker, workload, case)
+                    if compile_times:
+                        timing.warm_seconds = seconds
+                    timing.version = ready["version"]
+                    timing.values = worker.ask("check")["values"]
+                    counts[name] = _steps_per_round(worker)
+                    worker.ask("memory")  # what the compiler needed is forgotten
+                except WorkerError as failure:
+                    timing.trouble = trouble_of(failure)
+                    if name in workers:
+                        workers.pop(name).close()
+            generator = random.Random(seed)
+            for _ in range(rounds):
+                for name in generator.sample(sorted(workers), len(workers)):
+                    timings[name].rounds.append(_round(workers[name], counts[name]))
+            for name, worker in workers.items():
+                timings[name].memory_bytes = worker.ask("memory")["bytes"]
+        finally:
+            for worker in workers.values():
+                worker.close()
+    _note_disagreement(list(timings.values()), agreement(workload))
     return Contest(workload.TITLE, case_name, case, workload.UNIT, list(timings.values()))
+
+
+def trouble_of(failure: WorkerError) -> str:
+    """One line for a table."""
+    return "absent" if failure.absent else str(failure).splitlines()[0]
+
+
+def _started_and_closed(name: str, environment: dict[str, str], workload, case: dict) -> float:
+    worker = Worker(name, environment)
+    try:
+        return first_step(worker, workload, case)[1]
+    finally:
+        worker.close()
+
+
+def _round(worker: Worker, count: int) -> float:
+    """Seconds per step."""
+    time.sleep(_SETTLE_SECONDS)
+    # The others have emptied the caches; a few steps bring this one's back.
+    worker.ask("run", count=max(1, count // 20))
+    return worker.ask("run", count=count)["seconds"] / count
 
 
 def _steps_per_round(worker: Worker) -> int:
@@ -158,14 +235,32 @@ def _steps_per_round(worker: Worker) -> int:
         count *= 4
 
 
-def _note_disagreement(timings: list[Timing]) -> None:
+def agreement(workload) -> float:
+    """How far apart values may be, relative to their median."""
+    return _AGREEMENT_OF_LOSSES if hasattr(workload, "PROGRAM") else _AGREEMENT
+
+
+def _note_disagreement(timings: list[Timing], tolerance: float = _AGREEMENT) -> None:
     """Mark contestants whose checked values are not those of the middle of the field."""
     present = [timing for timing in timings if timing.values]
     for timing in present:
-        for position, value in enumerate(timing.values):
-            found = [other.values[position] for other in present]
-            # A nan has no place in an order, so it must not take part in a median.
-            middle = statistics.median([v for v in found if math.isfinite(v)] or [math.nan])
-            scale = max(abs(middle), statistics.fmean(abs(v) for v in timing.values) * 1e-3)
-            if not abs(value - middle) <= _AGREEMENT * scale:
-                timing.trouble = f"disagrees: {value:.6g} where the median is {middle:.6g}"
+        found = _disagreement(timing.values, [other.values for other in present], tolerance)
+        timing.trouble = found or timing.trouble
+
+
+def first_disagreement(contestants: list[list[float]], tolerance: float) -> str:
+    """What one of them has that the middle of the field has not; "" when all agree."""
+    found = (_disagreement(one, contestants, tolerance) for one in contestants)
+    return next(filter(None, found), "")
+
+
+def _disagreement(values: list[float], contestants: list[list[float]], tolerance: float) -> str:
+    found = ""
+    scale_of_all = statistics.fmean(abs(value) for value in values) * 1e-3
+    for position, value in enumerate(values):
+        others = [other[position] for other in contestants]
+        # A nan has no place in an order, so it must not take part in a median.
+        middle = statistics.median([v for v in others if math.isfinite(v)] or [math.nan])
+        if not abs(value - middle) <= tolerance * max(abs(middle), scale_of_all):
+            found = f"disagrees: {value:.6g} where the median is {middle:.6g}"
+    return found

@@ -1,7 +1,8 @@
 """What the machine can do: memory bandwidth by streaming kernels, and sgemm in GFLOP/s.
 
-Main names: bandwidths, sgemm_rates, peaks. The kernels are a page of LLVM IR, so that the limits
-do not depend on any contestant. May import: NumPy, llvmlite and the neighbours in this folder.
+Main names: roofline, bandwidths, sgemm_rates, peaks. The kernels are a page of LLVM IR, so that
+the limits do not depend on any contestant. May import: NumPy, llvmlite, tinyflow.tools and the
+neighbours in this folder.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import time
 
 import numpy as np
 
-from benchmarks import matmul
 from benchmarks.harness import Worker, WorkerError
 from benchmarks.rivals import core_count
+from benchmarks.workloads import matmul
 
 _ELEMENTS = 8 * 1024 * 1024  # that of the element-wise workloads
 _LANES = 16
@@ -134,7 +135,7 @@ def bandwidths() -> dict[tuple[str, bool, int], float]:
 def sgemm_rates() -> dict[tuple[str, int], float]:
     """GFLOP/s of the 2048 matrix product by (contestant, cores); absent ones are left out."""
     case = matmul.CASES["2048x2048x2048"]
-    amount, _ = matmul.work(case)
+    amount = matmul.work(case).flops / 1e9
     rates = {}
     for name in ("numpy", "torch eager"):
         for cores in sorted({1, core_count()}):
@@ -153,6 +154,20 @@ def sgemm_rates() -> dict[tuple[str, int], float]:
             finally:
                 worker.close()
     return rates
+
+
+def roofline() -> tuple[float, float]:
+    """(operations per second, bytes per second) of all cores: the limits that shares are taken of.
+
+    Multiply-adds in registers (tinyflow.tools.machine_peak), and the best of the streaming kernels.
+    """
+    from tinyflow.tools.machine_peak import machine_peaks
+
+    # A busy machine reaches less; what it once reached is kept.
+    found = machine_peaks(remeasure=True)
+    threads = found.threads
+    bandwidth = max(found.copy_gbs[threads], *bandwidths().values())
+    return found.fma_gflops[threads] * 1e9, bandwidth * 1e9
 
 
 def peaks() -> list[list[str]]:

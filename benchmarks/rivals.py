@@ -1,6 +1,6 @@
 """Imports of each rival with all cores and no noise, the same for every workload.
 
-Main names: torch, jax, tensorflow, tinyflow (functions that return the module), INTERPRETERS.
+Main names: torch, jax, tensorflow, tensorflow2, tinyflow (return the module), INTERPRETERS.
 May import: the standard library. Runs under the rivals' Pythons, 3.7 and newer.
 """
 
@@ -40,8 +40,9 @@ def load(contestant):
         "tinyflow": tinyflow,
         "torch": torch,
         "jax": jax,
-        "tensorflow 1": tensorflow,
-        "tensorflow": tensorflow,
+        # A process is in graph mode or not; which of them, the workload says.
+        "tensorflow 1": tensorflow2,
+        "tensorflow": tensorflow2,
     }
     return imports[family(contestant)]()
 
@@ -74,6 +75,14 @@ def jax():
     import jax
 
     return jax
+
+
+def tensorflow2():
+    """(tensorflow, tensorflow.compat.v1): functions and variables of 2, names of 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow
+
+    return tensorflow, tensorflow.compat.v1
 
 
 def tensorflow():

@@ -1,7 +1,7 @@
 """One contestant in a process of its own: prepares a workload, then runs it when told to.
 
 Main types: Prepared. Speaks one JSON object per line on stdin and stdout (see `serve`).
-May import: the standard library and benchmarks.rivals. Runs under rivals' Pythons, 3.7 and up.
+May import: the standard library and the neighbours here. Runs under rivals' Pythons, 3.7 and up.
 """
 
 from __future__ import annotations
@@ -42,29 +42,37 @@ def repeat(prepared, count):
 def serve(requests, answers):
     """Answer requests until the stream ends.
 
-    {"ask": "import", "contestant": name}  -> {}
+    {"ask": "import", "contestant": name}  -> {}; what is resident now is not counted as memory
     {"ask": "setup", "workload": module, "contestant": name, "case": {...}}
-        -> {"version": text, "seconds": to make the workload ready}
+        -> {"version": text, "seconds": to make the workload ready, once its arrays are there}
+    {"ask": "memory"}           -> {"bytes": the most since the last time it was asked}
     {"ask": "check"}            -> {"values": [float, ...]}
     {"ask": "run", "count": k}  -> {"seconds": float}
     Any failure                 -> {"error": text}; "absent" is true when an import failed.
     """
-    from benchmarks import rivals
+    from benchmarks import arrays, memory, rivals
 
     prepared = None
+    resident = memory.resident_bytes()
     for line in requests:
         request = json.loads(line)
         try:
             if request["ask"] == "import":
                 rivals.load(request["contestant"])
+                resident = memory.resident_bytes()
                 answer = {}
             elif request["ask"] == "setup":
                 workload = importlib.import_module(request["workload"])
+                if hasattr(workload, "PROGRAM"):
+                    arrays.preload(request["case"], workload.PROGRAM.makers)
                 start = time.perf_counter()
                 prepared, version = workload.CONTESTANTS[request["contestant"]](request["case"])
                 answer = {"version": version, "seconds": time.perf_counter() - start}
             elif request["ask"] == "check":
                 answer = {"values": [float(value) for value in prepared.check()]}
+            elif request["ask"] == "memory":
+                answer = {"bytes": memory.peak_bytes() - resident}
+                memory.forget_peak()
             else:
                 answer = {"seconds": repeat(prepared, request["count"])}
         except Exception as failure:

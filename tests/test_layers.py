@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("codegen",),
     ("runtime",),
     ("compile",),
+    ("tune",),
     ("cluster",),
     ("frontends",),
     ("data", "keras", "onnx", "checkpoint", "summary"),
@@ -57,6 +58,7 @@ NUMBERS_WITH_MEANING = re.compile(
 GIVEN_BY_TENSORFLOW = {
     "data": ("ops", "frontends"),  # tf.Assert(condition, data), tf.unsorted_segment_sum(data, ...)
     "seed2": ("ops", "frontends"),  # op.get_attr("seed2")
+    "beta2": ("frontends",),  # tf.train.AdamOptimizer(learning_rate, beta1, beta2)
     "info": ("frontends",),  # tf.logging.info
     "softmax_cross_entropy_with_logits_v2": ("frontends",),
 }

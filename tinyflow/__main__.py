@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinyflow demo | explain | doctor | run | SCRIPT``.
+"""The command line: ``python -m tinyflow demo | explain | tune | doctor | run | SCRIPT``.
 
 Main function: ``main``. Each command is imported when it is asked for.
 """
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 _COMMANDS = {
     "demo": "train softmax regression as native code and show the kernels",
     "explain": "show what became of a script's step: graph, passes, kernels, code, times",
+    "tune": "search faster schedules for a script's kernels and keep them in the tuning log",
     "doctor": "versions, machine, caches, measured peaks and a self-test",
     "run": "run a TensorFlow-1 script; `import tensorflow` gives it TinyFlow",
 }
@@ -26,6 +27,7 @@ examples:
   python -m tinyflow demo
   python -m tinyflow explain train.py --stage passes --stage profile
   python -m tinyflow explain train.py --fetch train_step --full
+  python -m tinyflow tune train.py --seconds 60
 """
 
 

@@ -1,12 +1,15 @@
 """The benchmark harness: interleaving, absent and failing contestants, tables."""
 
+import signal
 import sys
 import types
 
 import pytest
 
-from benchmarks import call_overhead, harness, report, rivals
+from benchmarks import harness, memory, report, rivals
 from benchmarks.harness import Contest, Timing, Worker, WorkerError
+from benchmarks.work import Work
+from benchmarks.workloads import call_overhead
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +40,12 @@ def test_contestants_take_turns(monkeypatch):
     asked = []
 
     class Recorder:
-        def __init__(self, contestant):
+        def __init__(self, contestant, environment):
             self.contestant = contestant
 
         def ask(self, question, **details):
             asked.append((question, self.contestant))
-            return {"version": "1", "values": [1.0], "seconds": 1.0}
+            return {"version": "1", "values": [1.0], "seconds": 1.0, "bytes": 7}
 
         def close(self):
             asked.append(("close", self.contestant))
@@ -51,8 +54,11 @@ def test_contestants_take_turns(monkeypatch):
     workload = types.SimpleNamespace(
         __name__="toy", TITLE="toy", UNIT="s", CASES={"one": {}}, CONTESTANTS=dict.fromkeys("abc")
     )
-    harness.measure(workload, "one", rounds=20)
-    runs = [name for question, name in asked if question == "run"][3:]  # after the calibration
+    contest = harness.measure(workload, "one", rounds=20)
+    assert [timing.memory_bytes for timing in contest.timings] == [7, 7, 7]
+    runs = [name for question, name in asked if question == "run"]
+    assert runs[:6] == ["a", "a", "b", "b", "c", "c"]  # the first step, then the calibration
+    runs = runs[6:]
     rounds = [runs[start : start + 6 : 2] for start in range(0, len(runs), 6)]
     assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
     assert len({tuple(turn) for turn in rounds}) > 3
@@ -64,7 +70,9 @@ def test_failing_worker_reports_its_last_words(monkeypatch):
     worker = Worker("numpy")
     try:
         with pytest.raises(WorkerError, match="KeyError: 'nobody'") as caught:
-            worker.ask("setup", workload="benchmarks.call_overhead", contestant="nobody", case={})
+            worker.ask(
+                "setup", workload="benchmarks.workloads.call_overhead", contestant="nobody", case={}
+            )
         assert not caught.value.absent
         with pytest.raises(WorkerError, match="ModuleNotFoundError") as caught:
             worker.ask("setup", workload="benchmarks.nothing", contestant="numpy", case={})
@@ -101,17 +109,62 @@ def test_tables():
             Timing("other", trouble="absent"),
         ],
     )
-    lines = report.rows(contest, lambda case: (case["size"] * 1e-6, "GB/s"))
+    # 2,000 bytes in 2 us are 1 GB/s, half of what the machine can do.
+    lines = report.rows(contest, Work(0, 2000), (1e9, 2e9))
     assert lines == [
-        ["contestant", "median us", "min - max", "/ tinyflow", "GB/s", "version"],
-        ["tinyflow", "2.00", "1.00 - 4.00", "1.00x", "1.00", "0.1"],
-        ["rival", "5.00", "5.00 - 5.00", "2.50x", "0.400", "2.0"],
-        ["other", "-", "-", "-", "-", "absent"],
+        ["contestant", "median us", "min - max", "/ tinyflow", "GB/s", "of roofline", "version"],
+        ["tinyflow", "2.00", "1.00 - 4.00", "1.00x", "1.00", "50%", "0.1"],
+        ["rival", "5.00", "5.00 - 5.00", "2.50x", "0.400", "20%", "2.0"],
+        ["other", "-", "-", "-", "-", "-", "absent"],
     ]
     assert report.table(lines).splitlines()[1].split() == [
-        "tinyflow", "2.00", "1.00", "-", "4.00", "1.00x", "1.00", "0.1"
+        "tinyflow", "2.00", "1.00", "-", "4.00", "1.00x", "1.00", "50%", "0.1"
     ]  # fmt: skip
-    assert report.markdown(lines).splitlines()[1] == "| --- | ---: | ---: | ---: | ---: | --- |"
+    rule = "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    assert report.markdown(lines).splitlines()[1] == rule
+
+
+def test_rate_is_that_of_the_limit():
+    contest = Contest("toy", "one", {}, "ms", [Timing("tinyflow", "1", [1e-3])])
+    work = Work(flops=3_000_000, size_bytes=1_000_000)
+    slow_memory, slow_arithmetic = (10e9, 2e9), (4e9, 2e9)
+    assert report.rows(contest, work, slow_memory)[0][4] == "GB/s"
+    assert report.rows(contest, work, slow_memory)[1][4:6] == ["1.00", "50%"]
+    assert report.rows(contest, work, slow_arithmetic)[0][4] == "GFLOP/s"
+    assert report.rows(contest, work, slow_arithmetic)[1][4:6] == ["3.00", "75%"]
+
+
+def test_columns_of_compilation_and_memory_appear_when_measured():
+    timing = Timing("tinyflow", "1", [1e-3], cold_seconds=2, warm_seconds=0.25, memory_bytes=3e6)
+    contest = Contest("toy", "one", {}, "ms", [timing, Timing("rival", "1", [1e-3])])
+    head, mine, rival = report.rows(contest, Work(0, 1000), (1e9, 1e9))
+    assert head[-4:] == ["cold s", "warm s", "peak MB", "version"]
+    assert mine[-4:] == ["2.00", "0.250", "3.00", "1"]
+    assert rival[-4:] == ["-", "-", "-", "1"]
+
+
+def test_a_worker_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr(harness, "_PATIENCE_SECONDS", 0.2)
+    slow = types.SimpleNamespace(__name__="no_such_module")
+    worker = Worker("numpy")
+    try:
+        worker._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerError, match="stopped after 0 s"):
+            harness.first_step(worker, slow, {})
+    finally:
+        worker.close()
+
+
+def test_memory_is_counted_from_the_last_question():
+    memory.forget_peak()
+    before = memory.peak_bytes()
+    block = bytearray(64 << 20)
+    block[::4096] = bytes(len(block[::4096]))
+    assert memory.peak_bytes() - before > 48 << 20
+    del block
+    if memory.resident_bytes() < memory.peak_bytes():
+        memory.forget_peak()
+        assert memory.peak_bytes() - before < 48 << 20
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_code_of_the_page_runs(page):
     }
     done = subprocess.run(
         [sys.executable, str(RUNNER), str(page)], capture_output=True, text=True, cwd=ROOT,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": str(ROOT), "TINYFLOW_TUNING_LOG": ""},
     )  # fmt: skip
     assert done.returncode == 0, (
         f"{done.stderr}\nIf the new output is right: python tests/docs/runner.py --update "

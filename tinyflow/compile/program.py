@@ -7,29 +7,44 @@ memory of its own). May import core, ir, passes, schedule, codegen and runtime.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tinyflow.compile.kernels import kernel_address
+from tinyflow.compile.loops import (
+    BranchAction,
+    Jump,
+    LoopAction,
+    constants_of,
+    kernels_in,
+    lay_out,
+    plan_control,
+    reserved_of,
+)
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
+from tinyflow.core.shape import substituted
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
 from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
-from tinyflow.passes.fuse_groups import Group, Grouping, fuse_groups, in_memory
+from tinyflow.ops.tensor_array import NewArray
+from tinyflow.passes.control import is_open
+from tinyflow.passes.fusion import Group, Grouping, fuse_groups, in_memory
+from tinyflow.passes.loops import order_arrays
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
 from tinyflow.runtime.arena import Arena, aligned_empty
 from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
+from tinyflow.runtime.reserved import reserve
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
 from tinyflow.schedule.auto import lower_group
-from tinyflow.schedule.lowering import LoweredKernel, rebound
+from tinyflow.schedule.lowering import LoweredKernel, rebound, value_at
 from tinyflow.schedule.schedule import Schedule
 from tinyflow.schedule.targets import Target, host_target
 
@@ -56,20 +71,32 @@ class Plan:
 
     actions: kernels and host calls in order, then the copies.
     fetches: per output of the function a position in the list of result arrays, or the feed's,
-    constant's or variable's value it simply is.
+    constant's or variable's value it simply is.   sizes: of the extents that types have symbols
+    for (see compile.symbolic).
     """
 
     fn: Function
     grouping: Grouping
     target: Target
-    actions: list[LoweredKernel | HostCall | CopyKernel]
+    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction]
     memory: MemoryPlan
     results: list[Value]
     constants: dict[Value, np.ndarray[Any, Any]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def shape_of(self, value: Value) -> tuple[int, ...]:
+        """The value's shape, in numbers."""
+        shape = value.type.shape
+        return substituted(shape, self.sizes) if self.sizes else shape  # type: ignore[no-any-return, return-value]
+
+    def bytes_of(self, value: Any) -> int:
+        """Bytes of a value or of scratch memory."""
+        size = value.type.size_bytes if isinstance(value, Value) else value.size_bytes
+        return value_at(size, self.sizes)
 
     @property
     def kernels(self) -> list[LoweredKernel]:
-        return [a for a in self.actions if isinstance(a, LoweredKernel)]
+        return kernels_in(self.actions, LoweredKernel)
 
 
 def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> Plan:
@@ -80,8 +107,11 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
     """
     if target is None:
         target = host_target().with_lanes(options.current().lanes)
+    fn = order_arrays(fn)
     grouping = fuse_groups(fn, fuse)
-    actions: list[LoweredKernel | HostCall | CopyKernel] = []
+    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction] = []
+    reserved: dict[Any, Place] = {}
+    inner_constants: dict[Value, np.ndarray[Any, Any]] = {}
     uses: list[Use] = []
     views: dict[Value, Value] = {}
     known: dict[Any, Any] = {}
@@ -93,13 +123,36 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
             node = group.items[0].value.node
             actions.append(HostCall(node))
             uses.append(Use(node.inputs, node.outputs))
+        elif group.kind == "control":
+            control, use = plan_control(
+                group.items[0].value.node, lambda f: make_plan(f, fuse, target), views
+            )
+            actions.append(control)
+            uses.append(use)
+            reserved.update(reserved_of(control))
+            inner_constants.update(constants_of(control))
+        elif isinstance(group.items[0].value.node.op, NewArray):
+            value = group.items[0].value
+            uses.append(Use((), (value,)))
+            if is_open(value.type):
+                reserved[value] = Place("reserved", value)
         elif _is_empty(grouping, group):
             uses.append(Use((), tuple(i.value for i in grouping.results(group))))
         else:
+            node = group.items[0].value.node
+            if hasattr(node.op, "starts_from"):
+                old, new = node.inputs[node.op.starts_from], node.outputs[0]
+                actions.append(CopyKernel(old, new, new.type.size_bytes))
+                uses.append(Use((old,), (new,), ((old, new),)))
             for lowered in _lowered(grouping, group, target, fuse, known):
                 actions.append(lowered)
-                uses.append(_use(lowered))
-    fixed, constants = _fixed_places(fn, uses, views)
+                uses.append(use_of(lowered))
+            if getattr(node.op, "updates_in_place", False):
+                views[node.outputs[0]] = node.inputs[0]
+                uses[-1] = Use(node.inputs, ())
+    fixed, constants = fixed_places(fn, uses, views)
+    fixed.update(reserved)
+    constants.update(inner_constants)
     split = len(fn.outputs) - len(fn.updates)
     results = list(dict.fromkeys(fn.outputs[:split]))
     memory = plan_memory(
@@ -109,7 +162,8 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
         [(n, v) for n, v in enumerate(results)],
         [(key, fn.outputs[n]) for key, n in fn.updates.items()],
     )
-    _place_views(memory, views)
+    place_views(memory, views)
+    actions = [a for a in actions if not moves_nothing(a, memory)]
     actions += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
     return Plan(fn, grouping, target, actions, memory, results, constants)
 
@@ -129,13 +183,22 @@ def _lowered(
     return rebound(kernels, group, change)
 
 
+def moves_nothing(action: Any, memory: MemoryPlan) -> bool:
+    """A copy onto itself: the result took over its input's memory."""
+    if not isinstance(action, CopyKernel):
+        return False
+    places = memory.places
+    return action.size_bytes == 0 or places.get(action.source) == places.get(action.target)
+
+
 def _is_empty(grouping: Grouping, group: Group) -> bool:
     """All results have no elements: there is nothing to compute."""
     results = grouping.results(group)
     return group.kind != "loops" and all(i.value.type.size == 0 for i in results)
 
 
-def _use(lowered: LoweredKernel) -> Use:
+def use_of(lowered: LoweredKernel) -> Use:
+    """What a kernel reads and writes, for the memory plan."""
     reads, writes = [], []
     for buffer, argument in zip(lowered.kernel.buffers, lowered.arguments, strict=True):
         if argument is None:
@@ -147,7 +210,7 @@ def _use(lowered: LoweredKernel) -> Use:
     return Use(tuple(reads), tuple(writes), lowered.in_place)
 
 
-def _fixed_places(
+def fixed_places(
     fn: Function, uses: Sequence[Use], views: dict[Value, Value]
 ) -> tuple[dict[Any, Place], dict[Value, np.ndarray[Any, Any]]]:
     fixed: dict[Any, Place] = {}
@@ -167,7 +230,7 @@ def _fixed_places(
     return fixed, constants
 
 
-def _place_views(memory: MemoryPlan, views: dict[Value, Value]) -> None:
+def place_views(memory: MemoryPlan, views: dict[Value, Value]) -> None:
     for value in views:
         root = value
         while root in views:
@@ -202,14 +265,16 @@ def copy_kernel() -> Kernel:
 class Program:
     """A plan with memory: call ``run(feeds)``.
 
-    store: the session's variables (None when the function has none).
+    store: the session's variables (None when the function has none).   arena: memory that programs
+    which never run at once may share.
     native_calls: foreign calls made so far; ``profile`` and ``record`` give times per kernel.
     """
 
-    def __init__(self, plan: Plan, store: Any = None) -> None:
+    def __init__(self, plan: Plan, store: Any = None, arena: Arena | None = None) -> None:
         self.plan = plan
         self.store = store
-        self.arena = Arena(max(plan.memory.arena_bytes, 64))
+        needed = max(plan.memory.arena_bytes, 64)
+        self.arena = Arena(needed) if arena is None or arena.size_bytes < needed else arena
         self._slot_of: dict[Any, int] = {}
         self._slots: list[Any] = [None]  # slot 0 is the status record
         self._keep: list[Any] = []
@@ -223,7 +288,7 @@ class Program:
         self.reads = [v.node.op.key for v in fn.inputs if _role(v) == "variable"]  # type: ignore[attr-defined]
         self.updates = list(fn.updates)
         self._fetch_types: list[tuple[Any, Any]] = [
-            (v.type.shape, v.dtype.numpy) for v in plan.results
+            (plan.shape_of(v), v.dtype.numpy) for v in plan.results
         ]
         split = len(fn.outputs) - len(fn.updates)
         self._positions = [plan.results.index(v) for v in fn.outputs[:split]]
@@ -258,6 +323,8 @@ class Program:
                 for value in (*action.node.inputs, *action.node.outputs):
                     if value in self.plan.memory.places:
                         self._slot(self._place(value))
+            elif isinstance(action, (LoopAction, BranchAction)):
+                self._lay_out(action, batch, sources)
             else:
                 batch.append(self._launch(action))
                 sources.append(action)
@@ -272,16 +339,31 @@ class Program:
         self.segments = [lists[x] if isinstance(x, int) else x for x in self.segments]
         self.launch_lists = lists
 
-    def _launch(self, action: LoweredKernel | CopyKernel) -> Launch:
+    def _lay_out(self, action: Any, batch: list[Launch], sources: list[Any]) -> None:
+        """A loop or branch as kernels and jumps."""
+        records: list[Any] = [None] * len(batch)  # jumps count from the segment's start
+        lay_out(records, action, self._place, CopyKernel)
+        for record in records[len(batch) :]:
+            if isinstance(record, Jump):
+                slots = () if record.flag is None else (self._slot(record.flag),)
+                batch.append(Launch.jump(record.target, slots, record.when))
+                sources.append(None)
+            else:
+                batch.append(self._launch(record[0], record[1]))
+                sources.append(record[0])
+
+    def _launch(self, action: LoweredKernel | CopyKernel, place: Any = None) -> Launch:
+        place = place or self._place
         if isinstance(action, CopyKernel):
             address = copy_address(self.plan.target)
-            tasks = -(-action.size_bytes // _COPY_BLOCK)
-            slots = (self._slot(self._place(action.source)), self._slot(self._place(action.target)))
-            return Launch(address, tasks, 4, slots, (action.size_bytes,), "copy", "",
-                          0, 2 * action.size_bytes)  # fmt: skip
+            size = value_at(action.size_bytes, self.plan.sizes)
+            tasks = -(-size // _COPY_BLOCK)
+            slots = (self._slot(place(action.source)), self._slot(place(action.target)))
+            return Launch(address, tasks, 4, slots, (size,), "copy", "",
+                          0, 2 * size)  # fmt: skip
         kernel = action.kernel
         arguments = tuple(
-            0 if a is None else self._slot(self._place(a)) for a in action.arguments
+            0 if a is None else self._slot(place(a)) for a in action.arguments
         )
         source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
         known = action.addresses.get(self.plan.target)
@@ -308,6 +390,10 @@ class Program:
                 self._set(slot, copy.ctypes.data)
             elif place.kind == "counter":
                 self._set(slot, self.store.counter(place.key).ctypes.data)
+            elif place.kind == "reserved":
+                memory = reserve(place.key.type.size_bytes)
+                self._keep.append(memory)
+                self._set(slot, memory.address)
         values = {v: n for n, v in enumerate(self.feed_values)}
         self._feed_slots = [
             (values[v], self._slot_of[p])
@@ -403,7 +489,7 @@ class Program:
         if value.node.op.type_name == "Constant":
             return value.node.op.reference()
         place = self.plan.memory.places[value]
-        shape, dtype = value.type.shape, value.dtype.numpy
+        shape, dtype = self.plan.shape_of(value), value.dtype.numpy
         if place.kind == "arena":
             return self.arena.view(place.key, shape, dtype)  # type: ignore[arg-type]
         if place.kind == "feed":
@@ -426,6 +512,11 @@ class Program:
         group = action.group if isinstance(action, LoweredKernel) else None
         nodes = [i.value.node for i in group.items] if group is not None else []
         raise kernel_error(status, nodes)
+
+    @property
+    def launch_actions(self) -> list[LoweredKernel | CopyKernel]:
+        """What each native launch is, in the order of the launch lists; jumps are left out."""
+        return [a for sources in self._launch_sources for a in sources if a is not None]
 
     # ---- looking inside ------------------------------------------------------------------------
     @property

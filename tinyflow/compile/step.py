@@ -1,35 +1,30 @@
 """Compiling a session's step and running it against a session's variables.
 
 Main types: ``Step`` (compiled, shared), ``BoundStep`` (with one session's variables),
-``CompiledFunction`` (a pure function of arrays). May import passes and compile.program.
+``CompiledFunction`` (a pure function of arrays), ``StepFamily`` (a request's steps by the sizes of
+its feeds). May import passes and the other modules of compile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tinyflow.compile.binding import binding, check_initialized, observers
+from tinyflow.compile.family import Family
 from tinyflow.compile.program import Plan, Program, make_plan
 from tinyflow.compile.staged import StagedStep, needs_stages
+from tinyflow.compile.symbolic import Pattern, SymbolicStep
 from tinyflow.core import options
-from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError
+from tinyflow.core.error import InvalidArgumentError, Unsupported
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.specialize import specialize
 from tinyflow.runtime.variables import VariableStore
 from tinyflow.schedule.targets import Target
-
-#: called with every new ``Step``, and with a ``BoundStep`` whenever it has a new program; for tools
-observers: list[Callable[[Any], None]] = []
-
-
-def _binding(value: Value) -> Any:
-    """What identifies an input before and after optimisation."""
-    key = value.node.op.key  # type: ignore[attr-defined]
-    return value.node if key is None else key
 
 
 class CompiledFunction:
@@ -44,8 +39,8 @@ class CompiledFunction:
         )
         self.program = Program(self.plan, VariableStore())
         # Optimisation may drop inputs that nothing needs; calls still pass them.
-        kept = {_binding(v): n for n, v in enumerate(fn.inputs)}
-        self._positions = [kept[_binding(v)] for v in self.program.feed_values]
+        kept = {binding(v): n for n, v in enumerate(fn.inputs)}
+        self._positions = [kept[binding(v)] for v in self.program.feed_values]
         self._types: list[tuple[Any, Any]] = [(v.type.shape, v.dtype.numpy) for v in fn.inputs]
 
     def __call__(self, *arrays: Any) -> tuple[np.ndarray[Any, Any], ...]:
@@ -92,6 +87,7 @@ class Step:
         # What takes no feeds (initialisers, a line in a REPL) may run only once: the first run
         # goes op by op through kernels that other steps have left in the cache.
         self.once_first = self.fuse and not feeds
+        self.refused_sizes: tuple[str, ...] = ()  # why no step for all sizes serves this one's
         self._plans: dict[bool, Plan] = {}
         for observe in observers:
             observe(self)
@@ -125,7 +121,7 @@ class BoundStep:
     def _load(self, program: Program) -> None:
         self.program = program
         kept = {feed: n for n, feed in enumerate(self.step.feeds)}
-        self._positions = [kept[_binding(v)] for v in program.feed_values]
+        self._positions = [kept[binding(v)] for v in program.feed_values]
         self._all_in_order = self._positions == list(range(len(self.step.feeds)))
         for observe in observers:
             observe(self)
@@ -144,28 +140,11 @@ class BoundStep:
 
     def _prepare(self) -> None:
         """Before each run until the whole-step program is in use: at most twice."""
-        self._check_initialized()
+        check_initialized(self.step.fn, self.program, self.store)
         if not self.compiled and self._ran:
             self._load(Program(self.step.plan, self.store))
             self.compiled = True
         self._ran, self._ready = True, self.compiled
-
-    def _check_initialized(self) -> None:
-        # A step that asks whether a variable has a value chooses by the answer.
-        guarded = {
-            v.node.op.key  # type: ignore[attr-defined]
-            for v in self.step.fn.inputs
-            if v.node.op.role == "initialized"  # type: ignore[attr-defined]
-        }
-        for ref in self.program.reads:
-            if ref not in guarded and not self.store.is_initialized(ref):
-                raise FailedPreconditionError(
-                    f"Attempting to use uninitialized value {ref.name}",
-                    received={ref.name: ref.type},
-                    expected="a variable that has been initialised in this session",
-                    source=ref.source,
-                    hint="run sess.run(tf.global_variables_initializer()) first",
-                )
 
 
 def compile_step(
@@ -182,5 +161,34 @@ def compile_step(
     """
     written = functionalize(fetches, targets, feeds)
     if needs_stages(written):
-        return StagedStep(written, feeds, feed_types)
+        return StagedStep(written, feeds)
     return Step(written, fetches, feeds, feed_types, state_types, targets)
+
+
+class StepFamily(Family):
+    """The steps of one ``Session.run`` request."""
+
+    def __init__(
+        self, fetches: Sequence[Value], targets: Sequence[Node], feeds: Sequence[Value]
+    ) -> None:
+        self.fetches, self.targets, self.feeds = tuple(fetches), tuple(targets), tuple(feeds)
+        super().__init__([f.type for f in feeds], self._step, self._for_all_sizes)
+
+    def at(self, types: Sequence[TensorType]) -> tuple[Any, dict[str, int] | None]:
+        """See ``Family.at``; a step in stages serves all sizes, each stage by its own family."""
+        first = next(iter(self.exact.values()), None)
+        return (first, None) if isinstance(first, StagedStep) else super().at(types)
+
+    def _step(self, types: Sequence[TensorType]) -> Step | StagedStep:
+        step = compile_step(self.fetches, self.targets, self.feeds, types)
+        if isinstance(step, Step):
+            step.refused_sizes = tuple(self.reasons.values())
+        return step
+
+    def _for_all_sizes(self, pattern: Pattern, sizes: Mapping[str, int]) -> SymbolicStep:
+        if not options.current().fuse:
+            raise Unsupported("op by op, kernels are specialised")
+        written = functionalize(self.fetches, self.targets, self.feeds)
+        return SymbolicStep(
+            written, self.fetches, self.feeds, pattern, sizes, targets=self.targets
+        )

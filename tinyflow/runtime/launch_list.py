@@ -39,6 +39,18 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     serial: bool = False
+    flags: int = 0
+
+    @classmethod
+    def jump(cls, target: int, flag_slots: tuple[int, ...], when: bool) -> Launch:
+        """A record that goes on at launch ``target`` if the bool in the slot is ``when``.
+
+        Without a slot it always does. ``target`` may be the number of launches: the end.
+        """
+        flags = native_ir.FLAG_JUMP | (native_ir.FLAG_IF_TRUE if when else 0)
+        if not flag_slots:
+            flags |= native_ir.FLAG_ALWAYS
+        return cls(target, 0, 1, flag_slots or (0,), (), "jump", flags=flags)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,10 @@ class LaunchStatus:
 
 @dataclass(frozen=True)
 class LaunchProfile:
-    """Times of one launch over the recorded runs, in ns (0 when it never ran under profile)."""
+    """Times of one launch over the recorded runs, in ns (0 when it never ran under profile).
+
+    Inside a loop a launch's time is that of all iterations of a run.
+    """
 
     name: str
     source: str
@@ -142,7 +157,10 @@ class LaunchList:
         times = self._samples[_HEADER:].reshape(-1, n_launches, 2)[:kept] if kept else None
         median_ns = 0
         if times is not None and n_launches:
-            median_ns = int(np.median(times[:, -1, 1] - times[:, 0, 0]))
+            whole = times[:, -1, 1] - times[:, 0, 0]
+            if any(one.flags & native_ir.FLAG_JUMP for one in self.launches):
+                whole = (times[:, :, 1] - times[:, :, 0]).sum(1)  # of all iterations
+            median_ns = int(np.median(whole))
         reports = []
         for index, one in enumerate(self.launches):
             median = last = 0
@@ -162,7 +180,10 @@ def _check(launches: Sequence[Launch], n_slots: int) -> None:
     if n_slots < 1:
         raise ValueError(f"launch list: expected at least 1 slot (the status), got {n_slots}")
     for one in launches:
-        if one.fn_address <= 0 or one.n_tasks < 0 or one.chunk < 1:
+        if one.flags & native_ir.FLAG_JUMP:
+            if not 0 <= one.fn_address <= len(launches):
+                raise ValueError(f"jump: no launch {one.fn_address} among {len(launches)}")
+        elif one.fn_address <= 0 or one.n_tasks < 0 or one.chunk < 1:
             raise ValueError(
                 f"launch {one.name!r}: expected fn_address > 0, n_tasks >= 0 and chunk >= 1, "
                 f"got {one.fn_address}, {one.n_tasks} and {one.chunk}"
@@ -187,7 +208,7 @@ def _pack(launches: Sequence[Launch], slots_address: int, extents_address: int) 
                 len(one.arg_slots),
                 slots_address,
                 extents_address,
-                native_ir.FLAG_SERIAL if one.serial else 0,
+                one.flags | (native_ir.FLAG_SERIAL if one.serial else 0),
             )
         )
         slots_address += 4 * len(one.arg_slots)

@@ -36,6 +36,13 @@ FLAG_SERIAL = 1
 FLAG_ARM = 2
 """On the first launch of a list: some launch is parallel, wake sleeping workers at once."""
 
+FLAG_JUMP = 4
+"""No kernel: go on at launch ``fn`` if the byte in the first argument's slot says so."""
+FLAG_IF_TRUE = 8
+"""With FLAG_JUMP: jump if the byte is 1 (else: if it is 0)."""
+FLAG_ALWAYS = 16
+"""With FLAG_JUMP: jump whatever the byte is."""
+
 CHUNK_BITS = 24
 MAX_WORKERS = 1023
 _LINE = 128  # two cache lines: x86 prefetches them in pairs, Apple cores have 128-byte lines
@@ -582,6 +589,9 @@ row:
   %row.words = shl i64 %row.launch, 1
   %samples = getelementptr i64, ptr %profile, i64 2
   %row.at = getelementptr i64, ptr %samples, i64 %row.words
+  ; a launch inside a loop adds up its spans: the row starts from zeros
+  %row.size = shl i64 %n_launches, 4
+  call void @llvm.memset.p0.i64(ptr %row.at, i8 0, i64 %row.size, i1 false)
   %begin_ns = call i64 @now()
   br label %first
 first:
@@ -589,8 +599,8 @@ first:
   %clock.0 = phi i64 [0, %profiled], [%begin_ns, %row]
   br label %launch
 launch:
-  %i = phi i64 [0, %first], [%i.next, %next]
-  %clock = phi i64 [%clock.0, %first], [%clock.next, %next]
+  %i = phi i64 [0, %first], [%i.next, %next], [%i.jump, %jump]
+  %clock = phi i64 [%clock.0, %first], [%clock.next, %next], [%clock, %jump]
   %l.fn = getelementptr [7 x i64], ptr %launches, i64 %i
   %l.n_tasks = getelementptr i64, ptr %l.fn, i64 1
   %l.chunk = getelementptr i64, ptr %l.fn, i64 2
@@ -605,12 +615,34 @@ launch:
   %arg_indices = load ptr, ptr %l.arg_indices
   %extents = load ptr, ptr %l.extents
   %flags = load i64, ptr %l.flags
+  %jump.bit = and i64 %flags, $flag_jump
+  %is_kernel = icmp eq i64 %jump.bit, 0
+  br i1 %is_kernel, label %kernel, label %jump
+jump:
+  %slot.32 = load i32, ptr %arg_indices
+  %slot.64 = sext i32 %slot.32 to i64
+  %p.byte = getelementptr ptr, ptr %table, i64 %slot.64
+  %byte.at = load ptr, ptr %p.byte
+  %byte = load i8, ptr %byte.at
+  %is_true = icmp ne i8 %byte, 0
+  %if_true.bit = and i64 %flags, $flag_if_true
+  %if_true = icmp ne i64 %if_true.bit, 0
+  %agrees = icmp eq i1 %is_true, %if_true
+  %always.bit = and i64 %flags, $flag_always
+  %always = icmp ne i64 %always.bit, 0
+  %taken = or i1 %agrees, %always
+  %after = add i64 %i, 1
+  %goal = ptrtoint ptr %fn to i64
+  %i.jump = select i1 %taken, i64 %goal, i64 %after
+  %inside = icmp slt i64 %i.jump, %n_launches
+  br i1 %inside, label %launch, label %count
+kernel:
   %stack = call ptr @llvm.stacksave.p0()
   %local = alloca ptr, i64 %n_args, align 16
   %no_args = icmp sle i64 %n_args, 0
   br i1 %no_args, label %choose, label %gather
 gather:
-  %j = phi i64 [0, %launch], [%j.next, %gather]
+  %j = phi i64 [0, %kernel], [%j.next, %gather]
   %a.index = getelementptr i32, ptr %arg_indices, i64 %j
   %index = load i32, ptr %a.index
   %slot = sext i32 %index to i64
@@ -642,8 +674,15 @@ sample:
   %s.offset = shl i64 %i, 1
   %s.begin = getelementptr i64, ptr %row.0, i64 %s.offset
   %s.end = getelementptr i64, ptr %s.begin, i64 1
-  store i64 %clock, ptr %s.begin
-  store i64 %end_ns, ptr %s.end
+  %begin.old = load i64, ptr %s.begin
+  %end.old = load i64, ptr %s.end
+  %is_again = icmp ne i64 %begin.old, 0
+  %begin.new = select i1 %is_again, i64 %begin.old, i64 %clock
+  %end.base = select i1 %is_again, i64 %end.old, i64 %clock
+  %spent = sub i64 %end_ns, %clock
+  %end.new = add i64 %end.base, %spent
+  store i64 %begin.new, ptr %s.begin
+  store i64 %end.new, ptr %s.end
   br label %verdict
 verdict:
   %clock.next = phi i64 [%clock, %ran], [%end_ns, %sample]
@@ -717,6 +756,7 @@ declare i32 @pthread_cond_broadcast(ptr)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
 declare ptr @llvm.stacksave.p0()
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.stackrestore.p0(ptr)
 """
 
@@ -742,6 +782,9 @@ def runtime_ir(machine: str | None = None) -> str:
         chunk_mask=(1 << CHUNK_BITS) - 1,
         flag_serial=FLAG_SERIAL,
         flag_arm=FLAG_ARM,
+        flag_jump=FLAG_JUMP,
+        flag_if_true=FLAG_IF_TRUE,
+        flag_always=FLAG_ALWAYS,
         default_float_mode=float_mode,
         clock=int(time.CLOCK_MONOTONIC),
         sig_block=int(signal.SIG_BLOCK),

@@ -60,6 +60,8 @@ def overview(
         if recorded.ran_once:
             what += ", op by op"
         lines.append(f"  {mark} {shortened(names, WIDTH - 8 - len(what))}: {what}")
+        if recorded is chosen:
+            lines += wrapped(recorded.sizes_served, "     ", "     ")
     return lines
 
 

@@ -54,7 +54,7 @@ class StepTimes:
 def step_times(program: Any) -> StepTimes:
     """What the program's launch lists have recorded since ``profile(True)``."""
     kernels: list[KernelTime] = []
-    compiled = iter([a for a in program.plan.actions if not hasattr(a, "node")])
+    compiled = iter(program.launch_actions)
     runs = calls = 0
     total = 0.0
     for native in program.launch_lists:
@@ -63,6 +63,8 @@ def step_times(program: Any) -> StepTimes:
         runs = max(runs, record.runs)
         total += record.median_ns * 1e-9
         for launch, found in zip(native.launches, record.launches, strict=True):
+            if launch.flags:
+                continue  # a jump of a loop
             kernel = getattr(next(compiled), "kernel", None)
             dtypes = [b.dtype for b in kernel.buffers] if kernel is not None else []
             kernels.append(

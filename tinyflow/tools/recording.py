@@ -36,6 +36,15 @@ class RecordedStep:
         return bool(self.step.fuse and self.step.once_first and len(self.programs) == 1)
 
     @property
+    def sizes_served(self) -> str:
+        """For which sizes of the feeds the step was compiled, and why for no others."""
+        pattern = getattr(self.step, "pattern", None)
+        if pattern is not None:
+            return f"serves all sizes of its feeds: {', '.join(map(str, pattern.types))}"
+        refused = getattr(self.step, "refused_sizes", ())
+        return f"compiled for these sizes only: {refused[-1]}" if refused else ""
+
+    @property
     def work(self) -> int:
         """Operations and bytes of all runs."""
         total = 0

@@ -31,7 +31,7 @@ from tinyflow.tools.listing import (
 )
 from tinyflow.tools.recording import RecordedStep
 
-LOOP_LINES, LLVM_LINES, ASSEMBLY_LINES, EVENTS = 60, 24, 32, 12
+LOOP_LINES, LLVM_LINES, ASSEMBLY_LINES, EVENTS, DECISIONS = 60, 24, 32, 12, 24
 _FULL = "--full shows them"
 #: instructions that do a kernel's arithmetic, in LLVM IR and in assembly (x86, ARM)
 _LLVM_WORK = re.compile(r"= (call .*@llvm\.(fma|fabs|max|min)|f(add|sub|mul|div|cmp) )")
@@ -178,7 +178,7 @@ def show_groups(view: View) -> list[str]:
             domain += " rows of " + " x ".join(map(str, group.inner))
         lines += ["", f"  group {n}: {group.kind}, {domain}  ->  {made}"]
         lines += _members(view, group)
-    return lines + _refusals(view)
+    return lines + _decisions(view)
 
 
 _WITHOUT_KERNEL = {
@@ -191,35 +191,45 @@ def _members(view: View, group: Any) -> list[str]:
     grouping, number = view.plan.grouping, view.numbers
     stored = {item.value for item in grouping.results(group)}
     rows = []
-    for item in group.items:
+    copies = sorted((grouping.items[v] for v in group.copied), key=lambda i: i.number)
+    for item in (*copies, *group.items):
         value = item.value
         if value in group.inlined:
             how = "recomputed where it is read"
+        elif item.group not in (group, *group.parts):
+            how = "computed again"
         elif group.kind in ("view", "host", "loops"):
             how = ""
         else:
-            how = {"full": "per element", "row": "per row"}.get(group.position(item), "")
+            how = _POSITIONS.get(item.group.position(item), "")
         kept = "-> memory" if value in stored and group.kind != "view" else ""
         rows.append((number.expression(value.node), str(value.type), how, kept,
                      place(value.node.source, view.file)))  # fmt: skip
     return table(rows, "llllr", indent="    ", flexible=(0, 1))
 
 
-def _refusals(view: View) -> list[str]:
-    """Pairs of nodes that stay in different kernels, and why."""
-    items = view.plan.grouping.items
-    found: dict[tuple[Value, Value], str] = {}
-    for producer, consumer, reason in view.plan.grouping.refused:
-        # The others were refused one way and found together another way.
-        if items[producer].group is not items[consumer].group:
-            found[producer, consumer] = reason
-    if not found:
-        return []
-    rows = [
-        (_title(p.node, view), "|", _title(c.node, view), reason)
-        for (p, c), reason in found.items()
-    ]
-    return ["", "  not fused", *table(rows, "llll", indent="    ", flexible=(3,))]
+_POSITIONS = {"full": "per element", "row": "per row", "turned": "stored transposed"}
+
+
+def _decisions(view: View) -> list[str]:
+    """What sharing kernels saves, largest first, and which pairs stay apart, and why."""
+    decisions = view.plan.grouping.decisions
+    lines: list[str] = []
+    for fused, title in ((True, "fused"), (False, "not fused")):
+        found = {(d.producer, d.consumer): d for d in decisions if d.fused is fused}
+        ranked = sorted(found.values(), key=lambda d: -d.saved_bytes)
+        rows = [
+            (_title(d.producer.node, view), "->", _title(d.consumer.node, view),
+             ("saves " if fused else "moves ") + layout.size(d.saved_bytes), d.reason)
+            for d in ranked
+        ]  # fmt: skip
+        if rows:
+            total = sum(d.saved_bytes for d in ranked)
+            word = f"{title}: {plural(len(rows), 'edge')}"
+            word += f", {layout.size(total)} less to move" if fused else ""
+            lines += ["", f"  {word}"]
+            lines += view.cut(table(rows, "lllrl", indent="    ", flexible=(4,)), DECISIONS)
+    return lines
 
 
 def _title(node: Node, view: View) -> str:
@@ -236,19 +246,17 @@ def show_memory(view: View) -> list[str]:
     for value, where in memory.places.items():
         if not isinstance(value, Value):
             kind, name, type_ = where.kind, getattr(value, "name", "copy"), ""
-            size_bytes = value.size_bytes
         else:
             kind, name, type_ = where.kind, view.numbers(value), str(value.type)
-            size_bytes = value.type.size_bytes
         at = f"{where.key:+,}" if kind == "arena" else _key_name(kind, where.key, plan)
-        rows.append((kind, at, layout.size(size_bytes), name, type_,
+        rows.append((kind, at, layout.size(plan.bytes_of(value)), name, type_,
                      str(written.get(value, "")), str(read.get(value, ""))))  # fmt: skip
     rows.sort(key=lambda row: _ORDER.index(row[0]) if row[0] in _ORDER else 9)
     lines = heading("memory plan", f"arena {layout.size(memory.arena_bytes)}")
     header = ("where", "", "size", "value", "type", "written by", "last read by")
     lines += table(rows, "llrllrr", header, flexible=(1, 3, 4))
     arena = [v for v, p in memory.places.items() if p.kind == "arena"]
-    alone = sum(v.type.size_bytes if isinstance(v, Value) else v.size_bytes for v in arena)
+    alone = sum(map(plan.bytes_of, arena))
     if len(arena) > 1:
         lines.append(f"  The arena holds {plural(len(arena), 'value')} of together "
                      f"{layout.size(alone)} in {layout.size(memory.arena_bytes)}.")  # fmt: skip
@@ -269,7 +277,10 @@ _ORDER = ["feed", "variable", "counter", "initialized", "constant", "arena", "fe
 
 def _host_name(action: Any) -> str:
     node = getattr(action, "node", None)
-    return "copy" if node is None else f"Python: {node.name or node.op.type_name}"
+    if node is None:
+        return "copy"
+    kind = "loop" if hasattr(action, "body") else "branch" if hasattr(action, "then") else "Python"
+    return f"{kind}: {node.name or node.op.type_name}"
 
 
 def _key_name(kind: str, key: Any, plan: Any) -> str:
@@ -309,7 +320,7 @@ def show_kernel(view: View, number: int, stages: frozenset[str]) -> list[str]:
     """One kernel: where it comes from, its arguments, and the chosen of its three forms."""
     action = view.plan.kernels[number]
     kernel = action.kernel
-    share = f"{kernel.tasks:,} tasks" if action.chunk else "one task"
+    share = f"{action.tasks:,} tasks" if action.chunk else "one task"
     lines = heading(f"kernel {number}: {kernel.name}", share)
     for source in sorted(set(kernel.sources), key=lambda s: (s.file, s.line)):
         if source.line:
@@ -361,7 +372,7 @@ def _loops(view: View, action: Any) -> list[str]:
             rows.append((way, buffer.name, _described(view, value),
                          f"{value.type}, {where.kind}" if where else str(value.type)))  # fmt: skip
         else:
-            rows.append((way, buffer.name, "scratch", layout.size(value.size_bytes)))
+            rows.append((way, buffer.name, "scratch", layout.size(view.plan.bytes_of(value))))
     lines = table(rows, "llll", indent="  ", flexible=(2,))
     lines += ["", "  schedule"]
     lines += wrapped("; ".join(action.steps), "    ", "    ")

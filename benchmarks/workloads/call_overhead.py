@@ -14,6 +14,7 @@ from benchmarks.worker import Prepared
 TITLE = "Call overhead: a * b + 3 with float32 scalars, host to host"
 UNIT = "us"
 CASES = {"scalars": {}}
+TINY = {}
 _A, _B = np.float32(2), np.float32(5)
 
 

@@ -11,12 +11,21 @@ import itertools
 import numpy as np
 
 from benchmarks import rivals
+from benchmarks.work import Work
 from benchmarks.worker import Prepared
 
 TITLE = "Softmax regression: one training step, batch 100 (lecture listing)"
 UNIT = "us"
 CASES = {"step": {"batch": 100, "features": 784, "classes": 10, "rate": 0.5}}
+TINY = CASES["step"]
 _CHECKED_STEPS = 10
+
+
+def work(case):
+    """Products of forward and weight gradient; W read forward, read and written by the update."""
+    batch, features, classes = case["batch"], case["features"], case["classes"]
+    size_bytes = 4 * (3 * features * classes + batch * (features + classes))
+    return Work(4 * batch * features * classes, size_bytes)
 
 
 def batches(case):

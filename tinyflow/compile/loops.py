@@ -1,0 +1,274 @@
+"""Loops and branches of a step: their bodies are planned as steps of their own, then laid out flat.
+
+Main types: ``LoopAction``, ``BranchAction``; main functions: ``plan_control``, ``lay_out``.
+May import core, ir, ops and passes; compile.program passes its planner in.
+
+The body of a loop is a step whose variables are the carried values: the memory plan updates them in
+place and copies only what it must. The condition is computed at the end of the body (once more
+before the loop, unless the number of iterations is known), so an iteration is the body's kernels
+and one conditional jump in the launch list. All bodies share the arena of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyflow.ir.graph.nodes import Function, Input, Node, Value
+from tinyflow.ir.graph.visit import substitute
+from tinyflow.ops.control import If, While
+from tinyflow.ops.tensor_array import NewArray
+from tinyflow.passes.control import is_open, trip_count
+from tinyflow.passes.loops import CarriedSlot, body_with_condition
+from tinyflow.passes.plan_memory import Between, Place, Use
+
+
+@dataclass(eq=False)
+class SubPlan:
+    """A sub-function's plan. fetches: where its results go, by number of the result.
+
+    feeds: input of the sub-function -> value of the caller.
+    """
+
+    plan: Any
+    feeds: dict[Value, Value]
+    fetches: list[Any]
+
+
+@dataclass(eq=False)
+class LoopAction:
+    """start: computes the first condition (None: the loop runs at least once)."""
+
+    node: Node
+    start: SubPlan | None
+    body: SubPlan
+    flag: Between
+    arena: Between
+
+    @property
+    def parts(self) -> tuple[SubPlan, ...]:
+        return (self.body,) if self.start is None else (self.start, self.body)
+
+
+@dataclass(eq=False)
+class BranchAction:
+    """Runs ``then`` or ``orelse``; copies: (place of a result, another result that equals it)."""
+
+    node: Node
+    then: SubPlan
+    orelse: SubPlan
+    arena: Between
+    copies: tuple[list[Any], list[Any]]
+
+    @property
+    def parts(self) -> tuple[SubPlan, ...]:
+        return self.then, self.orelse
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Go to record ``target`` if the bool at ``flag`` is ``when``; always if ``flag`` is None."""
+
+    flag: Place | None
+    when: bool
+    target: int
+
+
+# ---- planning -----------------------------------------------------------------------------------
+
+
+def plan_control(
+    node: Node, make_plan: Callable[[Function], Any], views: dict[Value, Value]
+) -> tuple[LoopAction | BranchAction, Use]:
+    """The action of an ``If`` or ``While``, and what it does to memory."""
+    if isinstance(node.op, If):
+        return _plan_branch(node, node.op, make_plan)
+    assert isinstance(node.op, While)
+    return _plan_loop(node, node.op, make_plan, views)
+
+
+def _plan_loop(
+    node: Node, op: While, make_plan: Callable[[Function], Any], views: dict[Value, Value]
+) -> tuple[LoopAction, Use]:
+    n = op.n_carried
+    flag = Between(8)
+    trips = trip_count(op, node.inputs)
+    start = None
+    if trips is None or not trips.exact or trips.bound < 1:
+        fn = _with_feeds(op.cond, 0)
+        start = SubPlan(
+            make_plan(fn), dict(zip(fn.inputs, node.inputs, strict=True)), [flag]
+        )
+    whole = body_with_condition(op)
+    fn = _with_feeds(whole, n)
+    step = Function(
+        whole.name, fn.inputs, [fn.outputs[n], *fn.outputs[:n]],
+        {CarriedSlot(k): 1 + k for k in range(n)},
+    )  # fmt: skip
+    feeds = dict(zip(step.inputs, node.inputs, strict=True))
+    body = SubPlan(make_plan(step), feeds, [flag])
+    plans = [body.plan] if start is None else [start.plan, body.plan]
+    arena = Between(max(64, *[p.memory.arena_bytes for p in plans], 0))
+    pairs_of_values = zip(node.inputs, node.outputs, strict=False)
+    views.update({after: before for before, after in pairs_of_values if is_open(before.type)})
+    pairs = _own_inputs(node, n, views)
+    use = Use(node.inputs, (*node.outputs, flag, arena), pairs)
+    return LoopAction(node, start, body, flag, arena), use
+
+
+def _own_inputs(node: Node, n: int, views: dict[Value, Value]) -> tuple[tuple[Any, Any], ...]:
+    """(start, result) pairs that may share memory: starts that nothing else in the loop reads."""
+
+    def root(value: Value) -> Value:
+        while value in views:
+            value = views[value]
+        return value
+
+    roots = [root(v) for v in node.inputs]
+    return tuple(
+        (node.inputs[k], node.outputs[k])
+        for k in range(n)
+        if roots.count(roots[k]) == 1 and node.outputs[k] not in views
+    )
+
+
+def _with_feeds(fn: Function, n: int) -> Function:
+    """``fn`` with its first ``n`` inputs as variables of a step and the others as feeds."""
+    fresh: dict[Value, Value] = {}
+    for k, value in enumerate(fn.inputs):
+        op = Input(value.type, "variable", CarriedSlot(k)) if k < n else Input(value.type, "feed")
+        fresh[value] = Node(op, (), (value.type,), value.node.name).outputs[0]
+    inside = substitute(fn, fresh)
+    return Function(fn.name, [fresh[v] for v in fn.inputs], inside.outputs)
+
+
+def _plan_branch(
+    node: Node, op: If, make_plan: Callable[[Function], Any]
+) -> tuple[BranchAction, Use]:
+    parts, copies = [], []
+    for branch in op.functions:
+        fn = _with_feeds(branch, 0)
+        plan = make_plan(fn)
+        fetches: list[Any] = [None] * len(plan.results)
+        twins: list[Any] = []
+        for own, value in zip(node.outputs, fn.outputs, strict=True):
+            n = plan.results.index(value)
+            if fetches[n] is None:
+                fetches[n] = own
+            else:
+                twins.append((fetches[n], own))
+        parts.append(SubPlan(plan, dict(zip(fn.inputs, node.inputs[1:], strict=True)), fetches))
+        copies.append(twins)
+    arena = Between(max(64, *[p.plan.memory.arena_bytes for p in parts]))
+    use = Use(node.inputs, (*node.outputs, arena))
+    return BranchAction(node, parts[0], parts[1], arena, (copies[0], copies[1])), use
+
+
+def constants_of(action: LoopAction | BranchAction) -> dict[Value, Any]:
+    found: dict[Value, Any] = {}
+    for part in action.parts:
+        found.update(part.plan.constants)
+    return found
+
+
+def reserved_of(action: LoopAction | BranchAction) -> dict[Any, Place]:
+    """Arrays of unknown length inside, which keep their places whatever level they are on."""
+    return {
+        v: p
+        for part in action.parts
+        for v, p in part.plan.memory.places.items()
+        if p.kind == "reserved"
+    }
+
+
+# ---- laying out ---------------------------------------------------------------------------------
+
+PlaceOf = Callable[[Any], Place]
+
+
+def lay_out(
+    records: list[Any], action: LoopAction | BranchAction, place: PlaceOf, copy: Any
+) -> None:
+    """Appends the records of an action. copy(source, target, size) makes the action of a copy."""
+    if isinstance(action, LoopAction):
+        _lay_out_loop(records, action, place, copy)
+    else:
+        _lay_out_branch(records, action, place, copy)
+
+
+def _lay_out_loop(records: list[Any], action: LoopAction, place: PlaceOf, copy: Any) -> None:
+    node = action.node
+    for before, after in zip(node.inputs, node.outputs, strict=False):
+        source, target = place(before), place(after)
+        if source != target and not isinstance(before.node.op, NewArray) and after.type.size:
+            records.append((copy(before, after, after.type.size_bytes), place))
+    flag, leave = place(action.flag), None
+    if action.start is not None:
+        _lay_out_part(records, action, action.start, place, copy)
+        leave = len(records)
+        records.append(None)
+    again = len(records)
+    _lay_out_part(records, action, action.body, place, copy)
+    records.append(Jump(flag, True, again))
+    if leave is not None:
+        records[leave] = Jump(flag, False, len(records))
+
+
+def _lay_out_branch(records: list[Any], action: BranchAction, place: PlaceOf, copy: Any) -> None:
+    other = len(records)
+    records.append(None)
+    leave = 0
+    for part, twins in zip(action.parts, action.copies, strict=True):
+        if part is action.orelse:
+            leave = len(records)
+            records.append(None)
+            records[other] = Jump(place(action.node.inputs[0]), False, len(records))
+        _lay_out_part(records, action, part, place, copy)
+        for source, target in twins:
+            if target.type.size:
+                records.append((copy(source, target, target.type.size_bytes), place))
+    records[leave] = Jump(None, True, len(records))
+
+
+def _lay_out_part(
+    records: list[Any], action: Any, part: SubPlan, outer: PlaceOf, copy: Any
+) -> None:
+    place = inner_places(action, part, outer)
+    for one in part.plan.actions:
+        if isinstance(one, (LoopAction, BranchAction)):
+            lay_out(records, one, place, copy)
+        else:
+            records.append((one, place))
+
+
+def inner_places(action: Any, part: SubPlan, outer: PlaceOf) -> PlaceOf:
+    """Where the values of a sub-function live, in places of the whole step."""
+    base = outer(action.arena).key
+    own = part.plan.memory.places
+
+    def place(value: Any) -> Place:
+        found: Place = value if isinstance(value, Place) else own[value]
+        if found.kind == "arena":
+            return Place("arena", base + found.key)
+        if found.kind == "feed":
+            return outer(part.feeds[found.key])
+        if found.kind == "variable":
+            return outer(action.node.outputs[found.key.k])
+        if found.kind == "fetch":
+            return outer(part.fetches[found.key])
+        return found
+
+    return place
+
+
+def kernels_in(actions: Sequence[Any], kind: type) -> list[Any]:
+    """All kernels, those of loops and branches included, in the order of the records."""
+    found: list[Any] = []
+    for one in actions:
+        if isinstance(one, (LoopAction, BranchAction)):
+            for part in one.parts:
+                found += kernels_in(part.plan.actions, kind)
+        elif isinstance(one, kind):
+            found.append(one)
+    return found

@@ -1,0 +1,312 @@
+"""Steps that serve all sizes: extents of the feeds are arguments of the kernels.
+
+Main types: ``SymbolicStep``, ``BoundSymbolicStep``, ``Pattern``. May import passes, schedule and
+compile.program.
+
+A placeholder with unknown extents costs two compilations: a step for the first size seen, and when
+another size comes, a step with a symbol in the place of every extent that changed. For a new size
+that step's kernels stay as they are; what is done again, in Python, is evaluating extents, planning
+memory and packing the launches. Where something in the graph needs a number, the step is compiled
+per size instead; ``reason`` says why.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyflow.compile.binding import binding, check_initialized, observers
+from tinyflow.compile.loops import constants_of, plan_control, reserved_of
+from tinyflow.compile.program import (
+    CopyKernel,
+    HostCall,
+    Plan,
+    Program,
+    fixed_places,
+    moves_nothing,
+    place_views,
+    use_of,
+)
+from tinyflow.core import options
+from tinyflow.core.error import TinyFlowError, Unsupported
+from tinyflow.core.shape import Dim, evaluate, strictly
+from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
+from tinyflow.ops.tensor_array import NewArray
+from tinyflow.passes.control import is_open
+from tinyflow.passes.fusion import Group, fuse_groups
+from tinyflow.passes.loops import order_arrays
+from tinyflow.passes.pipeline import optimize
+from tinyflow.passes.plan_memory import Place, Use, plan_memory
+from tinyflow.passes.specialize import fits, specialize
+from tinyflow.runtime.arena import Arena
+from tinyflow.runtime.variables import VariableStore
+from tinyflow.schedule.symbolic import Alternatives, lower_symbolic
+from tinyflow.schedule.targets import Target, host_target
+
+#: Sizes whose memory plan and launches are kept.
+KEPT_SIZES = 64
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Pattern:
+    """Feed types in which some extents are symbols: those that differ between two sets of shapes.
+
+    Extents that are equal in both sets share a symbol, so that x[N, 3] and labels[N] agree.
+    """
+
+    def __init__(
+        self, first: Shapes, second: Shapes, declared: Sequence[TensorType]
+    ) -> None:
+        names: dict[tuple[int, int], str] = {}
+        self.types: list[TensorType] = []
+        for before, now, type_ in zip(first, second, declared, strict=True):
+            shape: list[Any] = list(now)
+            open_axes = type_.shape or (None,) * len(now)
+            for axis, (a, b, known) in enumerate(zip(before, now, open_axes, strict=True)):
+                if a != b and not isinstance(known, int):
+                    shape[axis] = Dim.symbol(names.setdefault((a, b), f"size{len(names)}"))
+            self.types.append(type_.with_shape(tuple(shape)))
+        self.symbols = frozenset(names.values())
+
+    @staticmethod
+    def between(
+        first: Shapes, second: Shapes, declared: Sequence[TensorType]
+    ) -> Pattern | None:
+        """The pattern of two sets of shapes; None when their ranks differ."""
+        if any(len(a) != len(b) for a, b in zip(first, second, strict=True)):
+            return None
+        pattern = Pattern(first, second, declared)
+        return pattern if pattern.symbols else None
+
+    def match(self, shapes: Shapes) -> dict[str, int] | None:
+        """The symbols' values for feeds of these shapes; None when they are of another pattern."""
+        sizes: dict[str, int] = {}
+        for type_, shape in zip(self.types, shapes, strict=True):
+            if len(shape) != len(type_.shape or ()):
+                return None
+            for dim, extent in zip(type_.shape or (), shape, strict=True):
+                wanted = dim
+                if isinstance(dim, Dim):
+                    wanted = sizes.setdefault(str(dim), extent)
+                if wanted != extent:
+                    return None
+        return sizes
+
+
+#: An estimate of an extent is at least this: kernels are made for sizes worth the trouble.
+LEAST_ESTIMATE = 64
+
+
+class SymbolicStep:
+    """A compiled step for all sizes of a pattern; see the module's header.
+
+    sizes: some that will be run; estimates follow them.
+    Errors of construction: Unsupported with the reason when the graph needs numbers.
+    """
+
+    fuse, once_first = True, False
+
+    def __init__(
+        self,
+        written: Function,
+        fetches: Sequence[Value],
+        feeds: Sequence[Value],
+        pattern: Pattern,
+        sizes: Mapping[str, int],
+        state_types: Mapping[Any, TensorType] | None = None,
+        targets: Sequence[Node] = (),
+    ) -> None:
+        self.written, self.feeds, self.pattern = written, tuple(feeds), pattern
+        self.fetches, self.targets = tuple(fetches), tuple(targets)
+        self.target: Target = host_target().with_lanes(options.current().lanes)
+        estimates = {name: max(size, LEAST_ESTIMATE) for name, size in sizes.items()}
+        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        try:
+            with strictly():
+                self.specialized = specialize(
+                    written, pattern.types, state_types, pattern.symbols
+                )
+                optimized, self.records = optimize(self.specialized)
+                self._body = _Body(optimized, self.target, estimates)
+            self.fn = self._body.fn
+            self.plan = self.plan_at(sizes)
+        except (TypeError, TinyFlowError) as error:
+            raise Unsupported(f"sizes stay numbers: {error}") from error
+        for observe in observers:
+            observe(self)
+
+    def plan_at(self, sizes: Mapping[str, int]) -> Plan:
+        """Launches and memory for these sizes; the kernels are shared by all.
+
+        Errors: Unsupported where the graph means something else for them, or needs numbers.
+        """
+        key = tuple(sizes.values())
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._planned(sizes)
+            if len(self._plans) > KEPT_SIZES:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(key)
+        return plan
+
+    def _planned(self, sizes: Mapping[str, int]) -> Plan:
+        reason = fits(self.specialized, sizes)
+        if reason is not None:
+            raise Unsupported(f"these sizes differ from others in more than numbers: {reason}")
+        try:
+            with strictly():
+                return self._body.plan(sizes)
+        except TypeError as error:  # a kernel for such sizes needs a number
+            raise Unsupported(f"sizes stay numbers: {error}") from error
+
+    def bind(self, store: VariableStore) -> BoundSymbolicStep:
+        """The step with one session's variables."""
+        return BoundSymbolicStep(self, store)
+
+
+class _Body:
+    """A function's kernels for all sizes. estimates: a likely one per symbol."""
+
+    def __init__(self, fn: Function, target: Target, estimates: Mapping[str, int]) -> None:
+        self.fn, self.target, self.estimates = order_arrays(fn), target, estimates
+        self.grouping = fuse_groups(self.fn)
+        self.parts = [(group, self._lowered(group)) for group in self.grouping.groups]
+
+    def _lowered(self, group: Group) -> list[Alternatives]:
+        op = group.items[0].value.node.op
+        if group.kind in ("view", "host", "control") or isinstance(op, NewArray):
+            return []
+        return lower_symbolic(self.grouping, group, self.target, self.estimates)
+
+    def plan(self, sizes: Mapping[str, int]) -> Plan:
+        """Launches and memory for these sizes: ``make_plan`` with kernels that are there."""
+        draft = _Draft()
+        for group, parts in self.parts:
+            self._add(draft, group, parts, sizes)
+        fn = self.fn
+        fixed, constants = fixed_places(fn, draft.uses, draft.views)
+        fixed.update(draft.reserved)
+        constants.update(draft.constants)
+        split = len(fn.outputs) - len(fn.updates)
+        fetched = list(dict.fromkeys(fn.outputs[:split]))
+        memory = plan_memory(
+            draft.uses, fixed, draft.views, list(enumerate(fetched)),
+            [(key, fn.outputs[n]) for key, n in fn.updates.items()], sizes=sizes,
+        )  # fmt: skip
+        place_views(memory, draft.views)
+        actions = [a for a in draft.actions if not moves_nothing(a, memory)]
+        actions += [
+            CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes
+        ]
+        return Plan(fn, self.grouping, self.target, actions, memory, fetched, constants, sizes)
+
+    def _add(
+        self, draft: _Draft, group: Group, parts: list[Alternatives], sizes: Mapping[str, int]
+    ) -> None:
+        item = group.items[0]
+        node = item.value.node
+        if group.kind == "view":
+            draft.views[item.value] = item.reads[0][0]
+        elif group.kind == "host":
+            draft.add(HostCall(node), Use(node.inputs, node.outputs))
+        elif group.kind == "control":
+            # Native code is found by the text of a kernel, which is that of the first size.
+            action, use = plan_control(
+                node, lambda f: _Body(f, self.target, self.estimates).plan(sizes), draft.views
+            )
+            draft.add(action, use)
+            draft.reserved.update(reserved_of(action))
+            draft.constants.update(constants_of(action))
+        elif isinstance(node.op, NewArray):
+            draft.uses.append(Use((), (item.value,)))
+            if is_open(item.value.type):
+                draft.reserved[item.value] = Place("reserved", item.value)
+        else:
+            self._add_kernels(draft, group, parts, sizes)
+
+    def _add_kernels(
+        self, draft: _Draft, group: Group, parts: list[Alternatives], sizes: Mapping[str, int]
+    ) -> None:
+        node = group.items[0].value.node
+        results = tuple([i.value for i in self.grouping.results(group)])
+        in_place = getattr(node.op, "updates_in_place", False)
+        if not in_place and not any(evaluate(v.type.size, sizes) for v in results):
+            draft.uses.append(Use((), results))
+            return
+        if hasattr(node.op, "starts_from"):
+            old, new = node.inputs[node.op.starts_from], node.outputs[0]
+            size = evaluate(new.type.size_bytes, sizes) or 0
+            draft.add(CopyKernel(old, new, size), Use((old,), (new,), ((old, new),)))
+        for part in parts:
+            for kernel in part.at(sizes):
+                draft.add(kernel, Use(node.inputs, ()) if in_place else use_of(kernel))
+        if in_place:
+            draft.views[node.outputs[0]] = node.inputs[0]
+
+
+class _Draft:
+    """A plan's parts on the way."""
+
+    def __init__(self) -> None:
+        self.actions: list[Any] = []
+        self.uses: list[Use] = []
+        self.views: dict[Value, Value] = {}
+        self.reserved: dict[Any, Place] = {}
+        self.constants: dict[Value, np.ndarray[Any, Any]] = {}
+
+    def add(self, action: Any, use: Use) -> None:
+        self.actions.append(action)
+        self.uses.append(use)
+
+
+class BoundSymbolicStep:
+    """Programs for the sizes that have been run. One thread at a time.
+
+    program: that of the sizes which came last.
+    """
+
+    program: Program
+
+    def __init__(self, step: SymbolicStep, store: VariableStore) -> None:
+        self.step, self.store = step, store
+        self._arena: Arena | None = None
+        self._programs: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self._ready = False
+
+    def run(
+        self, sizes: Mapping[str, int], arrays: Sequence[np.ndarray[Any, Any]], advance: bool = True
+    ) -> list[np.ndarray[Any, Any]]:
+        """The fetched values, fresh arrays; see ``BoundStep.run``."""
+        program = self.program_at(sizes)
+        if not self._ready:
+            check_initialized(self.step.fn, program, self.store)
+            self._ready = True
+        kept = self._positions
+        return program.run([arrays[p] for p in kept], advance)
+
+    def program_at(self, sizes: Mapping[str, int]) -> Program:
+        """The program for these sizes: remembered, or made from the shared kernels."""
+        key = tuple(sizes.values())
+        program = self._programs.get(key)
+        if program is not None:
+            self._programs.move_to_end(key)
+            return program
+        plan = self.step.plan_at(sizes)
+        needed = plan.memory.arena_bytes
+        if self._arena is None or self._arena.size_bytes < needed:
+            # Growing by half bounds the number of arenas; untouched pages take no memory.
+            self._arena = Arena(max(64, needed + needed // 2))
+        program = self._programs[key] = Program(plan, self.store, self._arena)
+        if len(self._programs) > KEPT_SIZES:
+            self._programs.popitem(last=False)
+        number = {feed: n for n, feed in enumerate(self.step.feeds)}
+        self._positions = [number[binding(v)] for v in program.feed_values]
+        self.program = program
+        for observe in observers:
+            observe(self)
+        return program
