@@ -1,4 +1,4 @@
-"""Attention: the bits of separate kernels, memory that grows with the length, and what is refused."""
+"""Attention: the bits of separate kernels, memory that grows with the length, what is refused."""
 
 import numpy as np
 import pytest
@@ -38,8 +38,10 @@ def kinds(compiled):
     return [g.kind for g in compiled.plan.grouping.groups if g.kind != "view"]
 
 
-def attend(q, k, v, change=lambda scores: scores, after=lambda p: p):
-    scores = ops.multiply(ops.matmul(q, k, transpose_b=True), 0.125)
+def attend(q, k, v, change=lambda scores: scores, after=lambda p: p, scale=0.125):
+    scores = ops.matmul(q, k, transpose_b=True)
+    if scale is not None:
+        scores = ops.multiply(scores, scale)
     return ops.matmul(after(ops.softmax(change(scores))), v)
 
 
@@ -116,8 +118,10 @@ def test_masks(eager, shape):
 
 def test_a_causal_mask_from_comparisons(eager):
     def causal(scores):
-        rows = ops.reshape(ops.range(48), (48, 1))
-        return ops.where(ops.less_equal(ops.range(48), rows), scores, ops.full((48, 48), -1e9))
+        columns = ops.arange(48)
+        seen = ops.less_equal(columns, ops.reshape(columns, (48, 1)))
+        everywhere = ops.broadcast_to(seen, (2, 3, 48, 48))
+        return ops.select(everywhere, scores, ops.fill((2, 3, 48, 48), np.float32(-1e9)))
 
     def build(q, k, v):
         return with_gradients(q, k, v, change=causal)
@@ -226,7 +230,7 @@ def test_threads_do_not_change_a_bit(eager):
 
     arrays = heads(80, 96, 32, batch=(3, 4))
     compiled = compile_function(function(with_gradients, arrays))
-    before = default_pool().size
+    before = default_pool().n_threads
     try:
         set_num_threads(1)
         alone = compiled(*arrays)
@@ -235,6 +239,61 @@ def test_threads_do_not_change_a_bit(eager):
             np.testing.assert_array_equal(one, other)
     finally:
         set_num_threads(before)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_graphs(eager, seed):
+    """Any element-wise work and any row reductions between two contractions."""
+    random = np.random.default_rng(seed)
+    rows, columns, depth = (int(n) for n in random.integers(17, 60, 3))
+    batch = [(2,), (2, 3), (1, 4)][seed % 3]
+    unary = (ops.tanh, ops.exp, ops.sigmoid, ops.square, ops.relu, ops.negative)
+    choices = random.integers(0, 6, 6)
+
+    def normal_rows(x):
+        kind = choices[0] % 3
+        if kind == 0:
+            return ops.softmax(x)
+        x = ops.subtract(x, ops.reduce_mean(x, axis=-1, keepdims=True))
+        if kind == 1:
+            return x
+        spread = ops.reduce_sum(ops.square(x), axis=-1, keepdims=True)
+        return ops.multiply(x, ops.rsqrt(ops.add(spread, 1.0)))
+
+    def build(q, k, v, m):
+        scores = ops.multiply(unary[choices[1]](ops.multiply(ops.matmul(q, k), 0.1)), m)
+        p = unary[choices[2]](normal_rows(ops.tanh(scores)))
+        out = ops.matmul(p, v)
+        if choices[3] % 2:
+            out = ops.add(unary[choices[4]](out), 1.0)
+        return (out, *gradients(ops.sigmoid(out), [q, k, v]))
+
+    q, k, v = heads(rows, columns, depth, batch)
+    k = np.ascontiguousarray(np.swapaxes(k, -1, -2))
+    mask = normal(rows, columns) if choices[5] % 2 else normal(*batch, rows, columns)
+    found = check(build, [q, k, v, mask], rtol=1e-3)
+    assert "attention" in kinds(found)
+
+
+def test_a_batch_of_unknown_size(eager):
+    """Kernels whose number of sequences is an argument: two compilations for all of them."""
+    steps = []
+    step_module.observers.append(steps.append)
+    try:
+        with tf.Graph().as_default(), tf.Session() as session:
+            q, k, v = (tf.placeholder(tf.float32, [None, 3, 45, 32]) for _ in range(3))
+            out = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True)), v)
+            fetches = [out, *tf.gradients(tf.tanh(out), [q, k, v])]
+            for batch in (2, 5, 3, 1, 4):
+                arrays = heads(45, 45, 32, (batch, 3))
+                got = session.run(fetches, dict(zip((q, k, v), arrays, strict=True)))
+                fn = function(lambda *x: with_gradients(*x, scale=None), arrays)
+                want = compile_function(fn, fuse=False)(*arrays)
+                for one, alone in zip(got, want, strict=True):
+                    np.testing.assert_array_equal(one, alone)
+    finally:
+        step_module.observers.remove(steps.append)
+    assert len({id(s.plan) for s in steps if isinstance(s, step_module.Step)}) <= 2
 
 
 # ---- what stays as it was ------------------------------------------------------------------------

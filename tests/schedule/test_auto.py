@@ -91,16 +91,16 @@ def test_layout_and_form_do_not_change_bits(transpose_a):
 
 
 def test_blocked_form_with_an_epilogue():
-    a, b, c = normal(150, 700), normal(700, 1100), normal(150, 1100)
-    function = compiled(
-        lambda x, y, z: ops.subtract(z, ops.multiply(ops.matmul(x, y), 0.5)), a, b, c
-    )
+    a, b, c = normal(700, 150), normal(700, 1100), normal(150, 1100)
+
+    def build(x, y, z):
+        return ops.subtract(z, ops.multiply(ops.matmul(x, y, transpose_a=True), 0.5))
+
+    function = compiled(build, a, b, c)
     assert len(function.plan.kernels) == 2
     (got,) = function(a, b, c)
-    np.testing.assert_allclose(got, c - 0.5 * (a @ b), rtol=1e-4, atol=1e-3)
-    (alone,) = compiled(
-        lambda x, y, z: ops.subtract(z, ops.multiply(ops.matmul(x, y), 0.5)), a, b, c, fuse=False
-    )(a, b, c)
+    np.testing.assert_allclose(got, c - 0.5 * (a.T @ b), rtol=1e-4, atol=1e-3)
+    (alone,) = compiled(build, a, b, c, fuse=False)(a, b, c)
     np.testing.assert_array_equal(got, alone)
 
 

@@ -111,10 +111,15 @@ def _plan_loop(
     plans = [body.plan] if start is None else [start.plan, body.plan]
     arena = Between(max(64, *[p.memory.arena_bytes for p in plans], 0))
     pairs_of_values = zip(node.inputs, node.outputs, strict=False)
-    views.update({after: before for before, after in pairs_of_values if is_open(before.type)})
+    views.update({a: b for b, a in pairs_of_values if is_new_and_open(b)})
     pairs = _own_inputs(node, n, views)
     use = Use(node.inputs, (*node.outputs, flag, arena), pairs)
     return LoopAction(node, start, body, flag, arena), use
+
+
+def is_new_and_open(array: Value) -> bool:
+    """Whether this is an array of saved values of an unknown number of rows."""
+    return isinstance(array.node.op, NewArray) and is_open(array.type)
 
 
 def _own_inputs(node: Node, n: int, views: dict[Value, Value]) -> tuple[tuple[Any, Any], ...]:

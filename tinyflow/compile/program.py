@@ -19,6 +19,7 @@ from tinyflow.compile.loops import (
     Jump,
     LoopAction,
     constants_of,
+    is_new_and_open,
     kernels_in,
     lay_out,
     plan_control,
@@ -33,7 +34,6 @@ from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
 from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ops.tensor_array import NewArray
-from tinyflow.passes.control import is_open
 from tinyflow.passes.fusion import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.loops import order_arrays
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
@@ -134,7 +134,7 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
         elif isinstance(group.items[0].value.node.op, NewArray):
             value = group.items[0].value
             uses.append(Use((), (value,)))
-            if is_open(value.type):
+            if is_new_and_open(value):
                 reserved[value] = Place("reserved", value)
         elif _is_empty(grouping, group):
             uses.append(Use((), tuple(i.value for i in grouping.results(group))))

@@ -209,9 +209,12 @@ class While(ControlOp):
         return (*carried, *stacks)
 
     def _stacked(self, rows: list[Any], one: TensorType) -> Any:
-        extent = self.extent if isinstance(self.extent, int) and self.extent < 1 << 24 else None
         shape = tuple(one.shape) if not rows else rows[0].shape  # type: ignore[arg-type]
-        stack = np.zeros((len(rows) if extent is None else extent, *shape), one.dtype.numpy)
+        extent = self.extent
+        # Rows of a length that only running tells are as many as there are iterations.
+        if not isinstance(extent, int) or extent * max(1, one.size_bytes) > 1 << 30:
+            extent = len(rows)
+        stack = np.zeros((extent, *shape), one.dtype.numpy)
         for t, row in enumerate(rows):
             stack[t] = row
         return stack

@@ -22,21 +22,22 @@ from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of
 from tinyflow.ops.creation import constant
 
-#: bytes of address space for the saved values of a loop whose length only running tells
+#: bytes of address space for a saved value of a loop whose length only running tells
 RESERVED_BYTES = 1 << 36
+#: Numbers of rows that stand for "as many as it takes": no user's extent is one of them by design.
+OPEN_EXTENTS = tuple((1 << k) + 3 for k in range(20, 31))
 
 
-def open_rows(row: TensorType) -> int:
-    """Rows of a saved value where the number of iterations is not known before the loop ran."""
-    return min((1 << 31) - 1, RESERVED_BYTES // max(1, row.size_bytes))
+def open_rows(row_bytes: int) -> int:
+    """Rows of saved values where the number of iterations is not known before the loop ran."""
+    fitting = [n for n in OPEN_EXTENTS if n * row_bytes <= RESERVED_BYTES]
+    return fitting[-1] if fitting else OPEN_EXTENTS[0]
 
 
 def is_open(type_: TensorType) -> bool:
     """Whether this is a saved value of an unknown number of rows."""
-    shape = type_.shape
-    if not type_.is_static:
-        return False
-    return bool(shape) and shape[0] == open_rows(type_.with_shape(shape[1:])) > 64  # type: ignore[index]
+    shape: Any = type_.shape
+    return bool(shape) and shape[0] in OPEN_EXTENTS
 
 
 def specialize_control(
@@ -111,7 +112,7 @@ def _extent(op: While, trips: Trips | None, node: Node) -> int:
             source=node.source,
             hint="give the inner while_loop maximum_iterations",
         )
-    return min((open_rows(y.type) for y in op.saved), default=0)
+    return open_rows(max((y.type.size_bytes for y in op.saved), default=1))
 
 
 def _node(node: Node, op: ControlOp, inputs: Sequence[Value]) -> Sequence[Value]:

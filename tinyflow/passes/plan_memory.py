@@ -5,8 +5,8 @@ Main types: ``Place``, ``MemoryPlan``, ``plan_memory``. May import core and ir.
 A value lives in a *root*: a feed, variable, constant, fetched result, or a range of the arena.
 Views share the root of their input. A result takes over the memory of an input that dies in the
 same kernel where the kernel allows it (``in_place`` pairs): a variable's new value its old one's,
-another value its input's range. Ranges of the arena are reused after the last kernel that needs
-them; kernels run in the order given.
+another value its input's range. Kernels run in the order given, so every lifetime is known, and
+``pack_intervals`` lays the ranges into the arena.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tinyflow.core.shape import evaluate
 from tinyflow.ir.graph.nodes import Value
+from tinyflow.passes.pack_intervals import Range, pack
 
 ALIGNMENT = 64
 
@@ -61,53 +62,16 @@ class Copy(NamedTuple):
 
 @dataclass
 class MemoryPlan:
-    """places: value or scratch -> Place.   arena_bytes: size of the arena.
+    """places: value or scratch -> Place.   arena_bytes: size of the arena.   live_bytes: the most
+    that lives at one time, the least that any plan of this order needs.
     copies: results that had to be computed elsewhere.   reused: results that took over an input.
     """
 
     places: dict[Any, Place] = field(default_factory=dict)
     arena_bytes: int = 0
+    live_bytes: int = 0
     copies: list[Copy] = field(default_factory=list)
     reused: list[tuple[Any, Any]] = field(default_factory=list)
-
-
-class _FreeList:
-    """First-fit allocation of byte ranges; freed neighbours join."""
-
-    def __init__(self) -> None:
-        self.free: list[tuple[int, int]] = []  # (offset, size), sorted
-        self.end = 0
-
-    def take(self, size: int) -> int:
-        best = None
-        for n, (_, length) in enumerate(self.free):
-            if length >= size and (best is None or length < self.free[best][1]):
-                best = n
-        if best is not None:
-            offset, length = self.free[best]
-            if length == size:
-                del self.free[best]
-            else:
-                self.free[best] = (offset + size, length - size)
-            return offset
-        if self.free and sum(self.free[-1]) == self.end:
-            offset = self.free.pop()[0]
-        else:
-            offset = self.end
-        self.end = offset + size
-        return offset
-
-    def give(self, offset: int, size: int) -> None:
-        import bisect
-
-        n = bisect.bisect(self.free, (offset, size))
-        if n < len(self.free) and self.free[n][0] == offset + size:
-            size += self.free.pop(n)[1]
-        if n and sum(self.free[n - 1]) == offset:
-            start, length = self.free[n - 1]
-            self.free[n - 1] = (start, length + size)
-        else:
-            self.free.insert(n, (offset, size))
 
 
 def _rounded(size: int) -> int:
@@ -227,48 +191,61 @@ class _Planner:
             self.last[self.root(copy.source)] = len(self.uses)
 
     def place_arena(self) -> None:
-        free = _FreeList()
-        held: dict[Any, tuple[int, int]] = {}
-        dying: dict[int, list[Any]] = {}
-        for root, n in self.last.items():
-            dying.setdefault(n, []).append(root)
+        """Ranges of the arena: first what shares one, then where each lies."""
+        chains: list[list[Any]] = []
+        chain_of: dict[Any, int] = {}
         for n, use in enumerate(self.uses):
-            taken: set[Any] = set()
             for value in use.writes:
                 root = self.root(value)
-                if root in self.plan.places:
+                if root in self.plan.places or root in chain_of:
                     continue
-                size = _rounded(self.bytes(root))
-                source = self.inherit(n, use, root, held, taken)
-                if source is not None:
-                    held[root] = held.pop(source)
-                    taken.add(source)
-                    self.plan.reused.append((source, root))
+                source = self.inherit(n, use, root, chain_of)
+                if source is None:
+                    chain_of[root] = len(chains)
+                    chains.append([root])
                 else:
-                    held[root] = (free.take(size), size)
-                self.plan.places[root] = Place("arena", held[root][0])
-            for root in dying.get(n, ()):
-                if root in held and self.reuse:
-                    free.give(*held.pop(root))
-        for root in dying.get(len(self.uses), ()):
-            if root not in self.plan.places:
-                self.plan.places[root] = Place("arena", free.take(_rounded(self.bytes(root))))
-        self.plan.arena_bytes = free.end
+                    chain_of[root] = chain_of.pop(source)
+                    chains[chain_of[root]].append(root)
+                    self.plan.reused.append((source, root))
+        for root, n in self.last.items():  # scratch of the copies at the end
+            if n == len(self.uses) and root not in self.plan.places and root not in chain_of:
+                self.born.setdefault(root, n)
+                if not any(root in chain for chain in chains):
+                    chains.append([root])
+        self.lay_out(chains)
 
-    def inherit(
-        self, n: int, use: Use, root: Any, held: dict[Any, tuple[int, int]], taken: set[Any]
-    ) -> Any:
-        """An input in the arena that dies here and whose memory the result may take over."""
+    def lay_out(self, chains: list[list[Any]]) -> None:
+        """Offsets for chains of values that take over each other's memory."""
+        forever = not self.reuse
+        ranges = [
+            Range(
+                _rounded(self.bytes(chain[0])),
+                0 if forever else self.born[chain[0]],
+                len(self.uses) if forever else max(self.last[root] for root in chain),
+            )
+            for chain in chains
+        ]
+        packing = pack(ranges)
+        for chain, offset in zip(chains, packing.offsets, strict=True):
+            for root in chain:
+                self.plan.places[root] = Place("arena", offset)
+        self.plan.arena_bytes, self.plan.live_bytes = packing.total_bytes, packing.live_bytes
+
+    def inherit(self, n: int, use: Use, root: Any, chain_of: dict[Any, int]) -> Any:
+        """An input in the arena that dies here and whose memory the result may take over.
+
+        ``chain_of`` has only the newest value of every chain: what was taken over is gone.
+        """
         if not self.reuse:
             return None
         for old, new in use.in_place:
             source = self.root(old)
             if (
                 new is root
-                and source in held
-                and source not in taken
+                and source in chain_of
                 and self.last.get(source) == n
-                and held[source][1] == _rounded(self.bytes(root))
+                and self.born[source] < n
+                and _rounded(self.bytes(source)) == _rounded(self.bytes(root))
             ):
                 return source
         return None

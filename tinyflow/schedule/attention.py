@@ -17,8 +17,9 @@ over the rows go through the blocks in order, so then only the shared axes are f
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop import visit as loop_visit
@@ -38,7 +39,7 @@ from tinyflow.schedule.attention_rows import (
     rows_nest,
 )
 from tinyflow.schedule.contraction.packing import packed_panels
-from tinyflow.schedule.contraction.problem import Problem, stride_along
+from tinyflow.schedule.contraction.problem import Problem, extent_of, stride_along
 from tinyflow.schedule.contraction.tile import ROW, TERM, Tile, at_tile, results, tile_cases
 from tinyflow.schedule.grain import nest
 from tinyflow.schedule.lowering import (
@@ -70,7 +71,7 @@ class _Expressions(GroupExpressions):
         places: dict[Value, Buffer], pitch: int,
     ) -> None:  # fmt: skip
         self.own = set(member.items)
-        super().__init__(grouping, member)
+        super().__init__(grouping, member, whole.sizes)
         self.buffers, self.places, self.pitch = whole.buffers, places, pitch
         rank = len(whole.outer)
         if member.kind == "map":
@@ -157,14 +158,16 @@ def _blocks_of(m: int, row_bytes: int, target: Target) -> _Blocks:
 class _Attention:
     """The kernels of one group; see the module's header."""
 
-    def __init__(self, grouping: Grouping, group: Group, target: Target) -> None:
+    def __init__(
+        self, grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int]
+    ) -> None:
         self.grouping, self.group, self.target = grouping, group, target
-        self.whole = GroupExpressions(grouping, group)
+        self.whole = GroupExpressions(grouping, group, sizes)
         self.shared: Axes = self.whole.outer[:-1]
         self.m, self.n = (loop_extent(e) for e in group.domain[-2:])
         # An odd number of cache lines: rows at a power of two would share few sets of the cache.
         self.pitch = (-(-self.n // STRIPE) | 1) * STRIPE
-        self.flops = 0
+        self.flops: Any = 0
         self.scratch: list[tuple[Buffer, Scratch]] = []
         self.packing: list[LoweredKernel] = []
         self.steps: list[str] = []
@@ -186,8 +189,8 @@ class _Attention:
             readers = {members[u] for u in self.grouping.users.get(item.value, ()) if u in members}
             if item.value in self.group.hidden and readers - {member}:
                 name = f"{item.value.node.op.type_name.lower()}_rows{len(found)}"
-                per_row = item.extents != self.group.domain
-                found[item.value] = Buffer(name, item.value.dtype, (1,) if per_row else (2,), "stack")
+                size = (2,) if item.extents == self.group.domain else (1,)
+                found[item.value] = Buffer(name, item.value.dtype, size, "stack")
         return found
 
     # ---- the stack -----------------------------------------------------------------------------
@@ -254,7 +257,7 @@ class _Attention:
         m, n = (loop_extent(e) for e in item.extents[-2:])
         lanes = max(2, self.target.lanes * 4 // item.value.dtype.size_bytes)
         vectors = min(vectors, -(-n // lanes), 8)
-        self.flops += 2 * m * n * k * math.prod(e for _, e in self.shared)
+        self.flops += 2 * m * n * k * extent_of(self.shared)
 
         def a_at(position: tuple[Expr, ...], term: object, j: Expr) -> Expr:
             return scalar_visit.substitute(a, {row: position[0]})
@@ -263,15 +266,17 @@ class _Attention:
             return scalar_visit.substitute(b, {column: j})
 
         p = Problem(
-            x, a_at, b_at, item, m, n, k, [(TERM, k)], [(row, m)], column, self.shared, [], [],
-            {}, lanes, rows, vectors, stride_along(b, column), stride_along(a, TERM),
+            x, a_at, b_at, item, m, n, k, terms=[(TERM, k)], row_axes=[(row, m)], column=column,
+            shared=self.shared, row_loops=[], column_loops=[], mapping={}, lanes=lanes, rows=rows,
+            vectors=vectors, b_stride=stride_along(b, column), a_stride=stride_along(a, TERM),
+            a_row_stride=stride_along(a, row),
         )  # fmt: skip
         return p, a, b
 
     def _product(self, x: _Expressions, blocks: _Blocks) -> Body:
         """Rows of a square (or of a result): a is read at the block's rows."""
         p, a, b = self._problem(x, blocks.rows, blocks.vectors, False)
-        packed = packed_panels(p, b, self.whole)
+        packed = packed_panels(p, b, self.whole, f"b_packed{len(self.packing)}")
         if packed is not None:
             self.packing.append(packed.kernel)
             self.scratch.append(packed.scratch)
@@ -295,18 +300,19 @@ class _Attention:
         return nest([(_PANEL, p.panels), (_TILE, plain(TILES))], tiles)
 
     def _sum_over_rows(self, x: _Expressions, blocks: _Blocks) -> Body:
-        """A contraction whose terms are the rows: partial sums wait in memory for the next block."""
+        """A contraction whose terms are the rows: its sums wait in memory for the next block."""
         item = x.group.reduction
         assert item is not None
         most = max(1, (self.target.vector_registers - 3) // 2)
         m = loop_extent(item.extents[-2])
-        p, a, b = self._problem(x, -(-m // -(-m // most)), 2, True)
+        p, a, _ = self._problem(x, -(-m // -(-m // most)), 2, True)
         bare = len(x.results) == 1 and x.results[0] is item
         if bare:
             total = x.buffer(item.value)
         else:
-            total = Buffer(f"partial{len(self.scratch)}", p.dtype, (item.value.type.size,))
-            self.scratch.append((total, Scratch(p.dtype, item.value.type.size, "partial")))
+            size = loop_extent(item.value.type.size)
+            total = Buffer(f"partial{len(self.scratch)}", p.dtype, (size,))
+            self.scratch.append((total, Scratch(p.dtype, size, "partial")))
         row, place = p.row_axes[0][0], (x.position(item),)
 
         def tile(rows: int, width: int) -> Body:
@@ -345,8 +351,8 @@ class _Attention:
             x = self.expressions[member]
             if member in self.sweeps:
                 body += rows_nest(self.sweeps[member], self.n, self.target)
-                self.flops += self.sweeps[member].operations * self.m * math.prod(
-                    e for _, e in self.shared)  # fmt: skip
+                per_row = self.sweeps[member].operations
+                self.flops += per_row * self.m * extent_of(self.shared)
                 continue
             item = member.reduction
             assert item is not None
@@ -371,6 +377,11 @@ class _Attention:
         return [*self.packing, kernel]
 
 
-def lower_attention(grouping: Grouping, group: Group, target: Target) -> list[LoweredKernel]:
-    """Panels of transposed operands, then one kernel for everything between the contractions."""
-    return _Attention(grouping, group, target).lower()
+def lower_attention(
+    grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int] | None = None
+) -> list[LoweredKernel]:
+    """Panels of transposed operands, then one kernel for everything between the contractions.
+
+    sizes: seen, of the shared axes' extents that are arguments of the kernels.
+    """
+    return _Attention(grouping, group, target, sizes or {}).lower()

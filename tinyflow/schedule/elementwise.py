@@ -29,6 +29,7 @@ from tinyflow.schedule.lowering import (
 from tinyflow.schedule.prefetch import STREAM_ELEMENTS, prefetch_stream
 from tinyflow.schedule.schedule import Schedule
 from tinyflow.schedule.targets import Target
+from tinyflow.schedule.transposed import across
 from tinyflow.schedule.tuning import sweep_signature, sweep_tuning_for
 
 
@@ -57,6 +58,7 @@ def lower_map(
     axes, mapping = merge_axes(roots_of(statements), x.outer)
     body = loop_visit.substitute_vars(statements, mapping)
     flops = operations(statements) * total
+    work = (total, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
     if not axes:
         return x.kernel(_with_registers(body, registers, s.index(0), 1), ["scalar"], flops)
     extents: tuple[tuple[Expr, int], ...] = ()
@@ -64,6 +66,11 @@ def lower_map(
         extents = ((s.var("n"), total),)
         body = x.generalize(body, total, extents[0][0])
         axes = [(axes[0][0], extents[0][0])]
+    side = lanes_for(statements, target)
+    turned = across(body, axes, side, bool(x.sizes))
+    if turned is not None:
+        body = _bind_registers(turned.body, registers, side)
+        return x.kernel(body, turned.steps, flops, turned.chunk, work=work)
     schedule = Schedule(nest(axes, body))
     names = [str(v.attr) for v, _ in axes]
     sized = bool(extents or x.sizes)  # the length is an argument
@@ -89,7 +96,6 @@ def lower_map(
     else:
         schedule.vectorize(inner, lanes)
     schedule.body = _bind_registers(schedule.body, registers, lanes)
-    work = (total, PARALLEL_ELEMENTS) if x.sizes else (0, 0)
     return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents, work=work)
 
 

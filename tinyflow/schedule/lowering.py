@@ -277,6 +277,13 @@ class GroupExpressions:
                 self.buffers[value] = mapping[buffer]
         return loop_visit.substitute_buffers(body, mapping)
 
+    def order_results(self) -> None:
+        """The results that read most come first: an optimizer's new weight, which needs the old
+        moments, is stored before the moments take their memory."""
+        buffers = {r.value: len({e.attr for e in scalar_visit.loads(self.at_point(r))})
+                   for r in self.results}  # fmt: skip
+        self.results.sort(key=lambda r: -buffers[r.value])
+
     def find_in_place(self, statements: Sequence[Stmt]) -> None:
         """Sets ``in_place`` from the unscheduled statements, in their order of execution."""
         values = {b: v for v, b in self.buffers.items()}

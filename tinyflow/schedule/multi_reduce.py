@@ -294,6 +294,7 @@ def _unscheduled(x: GroupExpressions, items: list[Item], bodies: list[Expr]) -> 
     for item, buffer in zip(items, dummies, strict=True):
         x.temporaries[item.value] = s.load(buffer, _ZERO)
     x.forget()
+    x.order_results()
     stores = [x.store_result(i) for i in x.results]
     for item in items:
         del x.temporaries[item.value]

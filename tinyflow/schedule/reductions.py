@@ -99,6 +99,7 @@ def _pseudo(x: GroupExpressions, item: Item, bodies: tuple[Expr, ...]) -> list[S
     first = [Store(buffer, (_ZERO,), body) for body in bodies]
     x.temporaries[item.value] = s.load(buffer, _ZERO)
     x.forget()
+    x.order_results()
     stores = [x.store_result(i) for i in x.results]
     del x.temporaries[item.value]
     x.forget()

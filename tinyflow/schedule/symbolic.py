@@ -11,6 +11,7 @@ sizes fall into; a kernel is compiled when it is first taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyflow.core.shape import symbols_of
@@ -18,6 +19,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.passes.fusion import Group, Grouping
+from tinyflow.schedule.attention import lower_attention
 from tinyflow.schedule.auto import lower_group, lower_loops
 from tinyflow.schedule.contraction.symbolic import lower_symbolic_dot
 from tinyflow.schedule.elementwise import lower_map
@@ -103,8 +105,19 @@ def lower_symbolic(
     """
     if not is_symbolic(grouping, group, sizes):
         return [always(lower_group(grouping, group, target))]
+    if group.parts and group.kind != "batch":
+        raise TypeError(f"a kernel of kind {group.kind} needs sizes")
     if group.parts:
-        return [a for part in group.parts for a in lower_symbolic(grouping, part, target, sizes)]
+        fixed = tuple(p for p in group.parts if not is_symbolic(grouping, p, sizes))
+        others = [p for p in group.parts if p not in fixed]
+        found = [a for part in others for a in lower_symbolic(grouping, part, target, sizes)]
+        if fixed:
+            one = replace(group, parts=fixed) if len(fixed) > 1 else fixed[0]
+            found.append(always(lower_group(grouping, one, target)))
+        return found
+
+    if group.kind == "attention":
+        return [always(lower_attention(grouping, group, target, sizes))]
 
     def fresh() -> GroupExpressions:
         return GroupExpressions(grouping, group, sizes)
@@ -135,4 +148,6 @@ def lower_symbolic(
         count = size(n for _, n in reductions[0].reduce_axes)
         limits = (None,) if isinstance(count, int) else (4 * STRIPE, CHUNK, None)
         return [by_count(count, limits, lambda most: lower(fresh(), target, most))]
-    return [always([lower_loops(fresh())])]
+    if group.kind == "loops":
+        return [always([lower_loops(fresh())])]
+    raise TypeError(f"a kernel of kind {group.kind} needs sizes")

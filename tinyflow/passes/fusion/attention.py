@@ -17,14 +17,13 @@ pass, which is over by then: its kernel computes them once more (same expression
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.passes.fusion import order
-from tinyflow.passes.fusion.cost import size_bytes
+from tinyflow.passes.fusion.cost import elements, evaluations, size_bytes
 from tinyflow.passes.fusion.decisions import Decision
 from tinyflow.passes.fusion.groups import Group, Grouping, Member
 from tinyflow.passes.fusion.items import Extents, Item, stretched
@@ -35,7 +34,7 @@ BLOCK_BYTES = 224 << 10
 #: Fewer rows at a time than this are not worth a kernel of their own.
 LEAST_ROWS = 2
 #: A square of fewer bytes stays in the second-level cache between two kernels.
-WORTH_BYTES = 1 << 60
+WORTH_BYTES = 1 << 19
 #: From here on a gradient computes squares again that would wait in memory since the forward pass.
 AGAIN_BYTES = 4 << 20
 
@@ -97,44 +96,54 @@ class _Squares:
 
     def collect(self, seed: Group) -> str | None:
         """Fills makers and readers; why there is no attention here, or None."""
-        items, users = self.grouping.items, self.grouping.users
         self.makers.add(seed)
-        stack = [seed]
+        stack, reason = [seed], None
         while stack:
             group = stack.pop()
-            found: list[Group] = []
+            found = self.makers_read(group)
             for item in group.items:
-                for value, _ in item.reads:
-                    made = items.get(value)
-                    if made is not None and made.group is not None:
-                        if made.extents == self.domain and self.is_maker(made.group):
-                            found.append(made.group)
-                if item.extents != self.domain or item.value in group.inlined:
+                if item.extents == self.domain and item.value not in group.inlined:
+                    reason = self.visit_readers(item, found) or reason
+            stack += [g for g in found if g not in self.makers]
+            self.makers.update(found)
+        return reason or self.why_not()
+
+    def makers_read(self, group: Group) -> dict[Group, None]:
+        """Groups whose squares the group reads."""
+        found: dict[Group, None] = {}
+        for item in group.items:
+            for value, _ in item.reads:
+                made = self.grouping.items.get(value)
+                if made is None or made.group is None or made.extents != self.domain:
                     continue
-                if item.value in self.grouping.outputs:
-                    return "all of the rows are fetched"
-                for user in users.get(item.value, ()):
-                    reader = user.group
-                    if reader is None or reader is group:
-                        continue
-                    if user.combiner == "dot" and reader.kind == "dot" and reader.reduction is user:
-                        if not reading_of(user, item.value):
-                            return "a contraction reads its rows in another way"
-                        if self.readers.setdefault(reader, item.value) is not item.value:
-                            return "a contraction reads rows twice"
-                    elif self.is_maker(reader):
-                        found.append(reader)
-                    else:
-                        return f"a {reader.kind} kernel reads its rows, too"
-            for one in found:
-                if one not in self.makers:
-                    self.makers.add(one)
-                    stack.append(one)
-        return self.why_not()
+                if self.is_maker(made.group) and made.group not in self.readers:
+                    found[made.group] = None
+        return found
+
+    def visit_readers(self, item: Item, found: dict[Group, None]) -> str | None:
+        """Sorts the readers of a square into ``found`` and ``readers``."""
+        fetched = item.value in self.grouping.outputs
+        reason = "all of the rows are fetched" if fetched else None
+        for user in self.grouping.users.get(item.value, ()):
+            reader = user.group
+            if reader is None or reader is item.group:
+                continue
+            if user.combiner == "dot" and reader.kind == "dot" and reader.reduction is user:
+                if not reading_of(user, item.value):
+                    reason = "a contraction reads its rows in another way"
+                elif self.readers.setdefault(reader, item.value) is not item.value:
+                    reason = "a contraction reads rows twice"
+            elif self.is_maker(reader):
+                found[reader] = None
+            else:
+                reason = f"a {reader.kind} kernel reads its rows, too"
+        return reason
 
     def why_not(self) -> str | None:
         if not self.readers or not any(g.kind == "dot" for g in self.makers):
             return "no contraction on both sides"
+        if not all(isinstance(n, int) for n in self.domain[-2:]):
+            return "an extent is known only at run time"
         if not self.makers.isdisjoint(self.readers):
             return "a contraction makes rows of the length that it reads"
         for group in self.makers:
@@ -153,14 +162,13 @@ class _Squares:
 
     def why_no_maker(self, group: Group) -> str | None:
         for item in group.items:
-            if not all(isinstance(n, int) for n in item.extents):
-                return "an extent is known only at run time"
             for value, indices in item.reads:
                 made = self.grouping.items.get(value)
                 if made is None or made.group is group or made.group not in self.makers:
                     continue
                 own = stretched(indices, made.shape)
-                axes = item.all_axes if made.extents == self.domain else item.all_axes[:-1]
+                rank = len(self.domain) - (made.extents != self.domain)
+                axes = item.all_axes[:rank]
                 if own != axes or item.value in group.inlined or item.combiner == "dot":
                     return "it reads elements of the rows at other positions"
         if group.kind == "dot":
@@ -172,10 +180,10 @@ class _Squares:
         assert item is not None and item.tensor is not None
         if sum(self.is_inside(v) for i in group.items for v, _ in i.reads) > 1:
             return "a contraction reads rows twice"
-        if not all(isinstance(n, int) for n in item.extents):
+        if not all(isinstance(n, int) for n in item.extents[-2:]):
             return "an extent is known only at run time"
         shared = self.domain[:-2]
-        if reading_of(item, value) == "terms" and math.prod(shared) < 2:
+        if reading_of(item, value) == "terms" and elements(shared) < 2:
             return "sums over all rows leave nothing for threads to share"
         return _why_no_order(item)
 
@@ -267,6 +275,8 @@ def _why_no_order(item: Item) -> str | None:
     if item.value.dtype.name not in ("float32", "float64"):
         return f"not for {item.value.dtype.name}"
     terms = item.reduce_axes[0][1]
+    if not all(isinstance(n, int) for n in (terms, item.shape[-1])):
+        return "an extent is known only at run time"
     if is_striped_dot(item.shape[-1], terms, len(item.tensor.reduction.axes)):
         return "a narrow contraction is summed in stripes"
     return None
@@ -392,15 +402,13 @@ def _decisions_of(
     for group in cluster.makers:
         if group in earlier:
             for item in group.items:
-                terms = math.prod(n for _, n in item.reduce_axes)
-                again += math.prod(item.shape) * terms * max(1, item.work)
+                again += evaluations(item) * max(1, item.work)
     decisions = []
     for square in found.squares(cluster.makers):
         for user in found.grouping.users.get(square.value, ()):
             if user.group in cluster.members and user.group is not square.group:
                 how = "a few rows at a time, never all of them in memory"
-                decisions.append(
-                    Decision(square.value, user.value, True, how, 2 * size_bytes(square.value), again)
-                )
+                saved = 2 * size_bytes(square.value)
+                decisions.append(Decision(square.value, user.value, True, how, saved, again))
                 again = 0
     return decisions

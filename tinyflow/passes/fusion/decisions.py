@@ -66,4 +66,5 @@ def _share(grouping: Grouping, decision: Decision) -> bool:
     )
     if producer is None or consumer is None or consumer.group is None:
         return False
-    return producer.group is consumer.group or decision.producer in consumer.group.copied
+    again = consumer.group.copied | consumer.group.hidden
+    return producer.group is consumer.group or decision.producer in again

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tinyflow.ir.graph.nodes import Function, Value
 from tinyflow.passes.fusion import absorption, joining, order
+from tinyflow.passes.fusion.arrange import arrange, execution_order
 from tinyflow.passes.fusion.attention import fuse_attention
 from tinyflow.passes.fusion.batches import batch_updates
 from tinyflow.passes.fusion.cost import size_bytes
@@ -35,7 +36,7 @@ class _Fuser:
     """Places nodes in groups. noted: what was decided, refusals among it."""
 
     def __init__(self, fn: Function, fuse: bool) -> None:
-        self.fuse = fuse
+        self.fn, self.fuse = fn, fuse
         self.table = ItemTable(fn, fuse)
         self.items, self.users = self.table.items, self.table.users
         self.outputs = self.table.outputs
@@ -175,31 +176,34 @@ class _Fuser:
             self.noted += join_siblings(self.items, grouping.groups)
             grouping.groups = [g for g in grouping.groups if g.items]
             self.noted += batch_updates(grouping)
-        grouping.groups = execution_order(grouping.groups)
+        update_after_reading(self.fn, grouping)
+        grouping.groups = arrange(self.fn, grouping, execution_order(grouping.groups))
         grouping.decisions = decisions_of(grouping, self.noted)
         return grouping
 
 
-def execution_order(groups: list[Group]) -> list[Group]:
-    """Topological order of the groups, earliest-created first."""
-    arranged: list[Group] = []
-    done: set[Group] = set()
-    for root in groups:
-        stack = [(root, False)]
-        while stack:
-            group, expanded = stack.pop()
-            if expanded:
-                if group not in done:
-                    done.add(group)
-                    arranged.append(group)
-                continue
-            if group in done:
-                continue
-            stack.append((group, True))
-            stack += [
-                (s, False) for s in sorted(group.sources, key=lambda g: -g.index) if s not in done
-            ]
-    return arranged
+def update_after_reading(fn: Function, grouping: Grouping) -> None:
+    """A variable's new value is made after the last kernel that reads the old one, so that it goes
+    straight into the variable's memory."""
+    batch_of = {part: g for g in grouping.groups for part in g.parts}
+    old_of = {v.node.op.key: v for v in fn.inputs if v.node.op.role == "variable"}  # type: ignore[attr-defined]
+    shows: dict[Value, Value] = {}
+    readers: dict[Value, dict[Group, None]] = {}
+    for group in grouping.groups:
+        for item in (*group.items, *(grouping.items[v] for v in group.copied)):
+            for value, _ in item.reads:
+                root = shows.get(value, value)
+                readers.setdefault(root, {})[group] = None
+                if group.kind == "view":
+                    shows[item.value] = root
+    for key, position in fn.updates.items():
+        old, item = old_of.get(key), grouping.items.get(fn.outputs[position])
+        if old is None or item is None or item.group is None:
+            continue
+        for reader in readers.get(old, ()):
+            update = batch_of.get(item.group, item.group)
+            if reader is not update and reader.kind != "view" and not order.reaches(reader, update):
+                order.link(reader, update)
 
 
 def fuse_groups(fn: Function, fuse: bool = True) -> Grouping:

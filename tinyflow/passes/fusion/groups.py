@@ -95,7 +95,7 @@ class Group:
 
 
 class Member(NamedTuple):
-    """A group that is part of an attention; square: what its contraction reads (None: makes one)."""
+    """A group in an attention; square: the one that its contraction reads, None if it makes one."""
 
     group: Group
     square: Value | None

@@ -18,7 +18,7 @@ more. The forms::
 from __future__ import annotations
 
 from tinyflow.schedule.contraction.blocked import lower_blocked
-from tinyflow.schedule.contraction.direct import lower_direct
+from tinyflow.schedule.contraction.direct import a_is_turned, lower_direct
 from tinyflow.schedule.contraction.problem import problem_of
 from tinyflow.schedule.contraction.striped import lower_striped_rows, lower_striped_terms
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel
@@ -26,19 +26,15 @@ from tinyflow.schedule.targets import Target
 
 __all__ = ["lower_dot"]
 
-#: Bytes between two terms of a from which on a is packed, if the product is so many columns WIDE.
-SCATTERED_BYTES = 2048
-WIDE = 256
-
 
 def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     """The kernels of a contraction group: one, or packing and blocked product."""
     p = problem_of(x, target)
     if p.striped:
         return [lower_striped_rows(p) if p.swapped else lower_striped_terms(p)]
-    # A transposed a moves whole pages per term; packed, what a step of k reads stands together.
-    scattered = (p.a_stride or 0) * p.dtype.size_bytes >= SCATTERED_BYTES
-    blocked = scattered and p.n >= WIDE and p.m >= 4 * p.rows
+    # Bands of a transposed a are packed together where b is too large to pass for each tile of it.
+    large = p.k * p.n * p.dtype.size_bytes > target.l2_bytes // 2 if p.k else False
+    blocked = large and a_is_turned(p) and p.m >= 4 * p.rows
     if p.tuning.form is not None:
         blocked = p.tuning.form == "blocked"
     if p.is_plain and p.k and blocked:

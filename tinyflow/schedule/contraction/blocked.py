@@ -29,8 +29,9 @@ from tinyflow.schedule.contraction.tile import (
     TERM,
     VECTOR,
     Tile,
-    at_tile,
     cases,
+    hints,
+    results,
     tile_cases,
 )
 from tinyflow.schedule.lowering import LoweredKernel, Scratch
@@ -89,8 +90,6 @@ def lower_blocked(p: Problem) -> list[LoweredKernel]:
     sweep = For(group, groups, SERIAL, (For(tile_row, plain(in_band), SERIAL, (row_of_tiles,)),))
     body: Body = (For(block, -(-p.k // _kc(p)), SERIAL, (pack, sweep)),)
     body = (Alloc(a_packed, body),)
-    if not bare:
-        body += _finish(p, total, first, in_band)
     steps = [
         f"tile(i, j, {p.rows}, {p.width})", f"split(k, {_kc(p)})", "cache_read(a, band)",
         "cache_write(acc, register)", "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
@@ -161,7 +160,8 @@ def _blocked_tiles(
     p: Problem, b_packed: Buffer, a_packed: Buffer, total: Buffer, first: Expr, tile_row: Expr,
     panel: Expr, block: Expr, length: Expr,
 ) -> Body:  # fmt: skip
-    """One tile's KC steps: partial sums come from memory and go back there."""
+    """One tile's KC steps: partial sums come from memory and go back, at last to the results."""
+    bare = len(p.x.results) == 1 and p.x.results[0] is p.item
 
     def tile(rows: int, width: int) -> Body:
         t = Tile(p, rows, width)
@@ -182,8 +182,13 @@ def _blocked_tiles(
             b,
             b_masked=False,
         )
-        body += t.over_rows(t.lanes((Store(total, at, s.load(t.acc, *t.at)),)))
-        return t.whole(body)
+        keep = t.over_rows(t.lanes((Store(total, at, s.load(t.acc, *t.at)),)))
+        if bare:
+            return t.whole(body + keep)
+        row = first + tile_row
+        done = t.over_rows(t.lanes(results(p, t, row, panel * p.width)))
+        last = block.equal(-(-p.k // _kc(p)) - 1)
+        return t.whole(hints(p, t, row, panel) + body + (If(last, done, keep),))
 
     return tile_cases(p, first + tile_row, panel, tile)
 
@@ -196,28 +201,3 @@ def _prefetch_next(p: Problem, total: Buffer, rows: int, tile: Expr, panel: Expr
     index = (tile * p.rows + row) * p.n + following * p.width + vector * p.lanes
     hint = Call("prefetch", (total, index))
     return (For(row, rows, UNROLL, (For(vector, p.vectors, UNROLL, (hint,)),)),)
-
-
-def _finish(p: Problem, total: Buffer, first: Expr, in_band: Expr) -> Body:
-    """The epilogue over a band of finished sums, row by row."""
-    row, panel = s.var("row"), s.var("jt")
-    p.x.temporaries[p.item.value] = s.load(total, row * p.n + s.var("column"))
-    p.x.forget()
-    column = panel * p.lanes + LANE
-    body = at_tile(p, tuple(p.x.store_result(r) for r in p.x.results), (row,), column)
-    body = loop_visit.substitute_vars(body, {s.var("column"): column})
-    full, rest = p.n // p.lanes, p.n % p.lanes
-    loops: Body = ()
-    if full:
-        loops += (For(panel, full, SERIAL, (For(LANE, p.lanes, VECTORIZE, body),)),)
-    if rest:
-        tail = loop_visit.substitute_vars(body, {panel: s.index(full)})
-        loops += (For(LANE, p.lanes, VECTORIZE, (If(_column_limit(p, full), tail),)),)
-    local = s.var("row_in_band")
-    count = s.minimum(in_band * p.rows, s.index(p.m) - first * p.rows)
-    loops = loop_visit.substitute_vars(loops, {row: first * p.rows + local})
-    return (For(local, plain(count), SERIAL, loops),)
-
-
-def _column_limit(p: Problem, full: int) -> Expr:
-    return (p.n - full * p.lanes) > LANE

@@ -38,6 +38,8 @@ from tinyflow.schedule.contraction.tile import (
     VECTOR,
     Tile,
     at_tile,
+    cases,
+    hints,
     over_tiles,
     results,
     tile_cases,
@@ -56,6 +58,11 @@ FAR = 1024
 BLOCK_TERMS = 128
 #: Terms from which on a sum may be long.
 LONG_SUM = 1024
+#: Bytes between two terms of a from which on a tile of it is packed, for so many panels.
+TURNED = 256
+TURNED_PANELS = 4
+#: Terms of a packed tile of a: it stays in the first-level cache while panels of b pass.
+TILE_TERMS = 576
 #: Tasks for threads that make their shares about equal.
 MANY_TASKS = 8
 #: One tile's rows only: b streams from memory, so many of its rows at a time ...
@@ -76,15 +83,30 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     form = p.tuning.form if p.k else None
     if form == "panels":
         return [_lower_stack_panels(p)]
-    if not (p.k and far) if form is None else form in ("in_place", "long"):
+    if not (p.k and (far or a_is_turned(p))) if form is None else form in ("in_place", "long"):
         return [_lower_long(p, target) if _is_long(p, target) else _lower_whole(p, target)]
+    if form is None and a_is_turned(p):
+        if far and uses >= PACKED_USES and not p.column_loops:
+            return _with_packed_panels(p, lambda b, scratch: _lower_row_tiles(p, b, scratch))
+        return [_lower_row_tiles(p)]
     fits = p.k * p.width * size <= STACK_PANEL
-    unpacked = (apart and (fits or p.shared)) or uses < PACKED_USES
+    # Where each task has panels of its own and a stays near, packing them needs no other kernel.
+    tasks = extent_of(p.shared) * p.panels
+    own = fits and tasks >= MANY_TASKS and p.all_rows * p.k * size <= target.l2_bytes // 2
+    unpacked = (apart and (fits or p.shared)) or uses < PACKED_USES or own
     if (unpacked and form is None) or p.column_loops:
         if uses > 1 or apart:
             return [_lower_stack_panels(p)]
         streamed = p.k * p.n * size > target.l2_bytes and p.n * size >= STREAMED_BYTES
         return [_lower_streamed(p) if streamed else _lower_whole(p, target)]
+    return _with_packed_panels(p, lambda element, scratch: (
+        _lower_long if _is_long(p, target) else _lower_whole)(p, target, element, scratch))
+
+
+def _with_packed_panels(
+    p: Problem, lower: Callable[[PanelElement, Sequence[tuple[Buffer, Scratch]]], LoweredKernel]
+) -> list[LoweredKernel]:
+    """A kernel that packs all of b into panels, and the one that ``lower`` makes to read them."""
     packed = Buffer("b_packed", p.dtype, (extent_of(p.shared) * p.panels * p.k * p.width,))
     scratch = [(packed, Scratch(p.dtype, packed.shape[0], "b_packed"))]  # type: ignore[arg-type]
 
@@ -100,8 +122,7 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     packing = loop_visit.substitute_vars(packing, change)
     pack = p.x.kernel((For(task, extent, PARALLEL, packing),), ["cache_read(b, panels)",
                       "parallel(j.o)"], 0, 1, scratch, "_pack")  # fmt: skip
-    lower = _lower_long if _is_long(p, target) else _lower_whole
-    return [pack, lower(p, target, element, scratch)]
+    return [pack, lower(element, scratch)]
 
 
 def flat_index(axes: Sequence[tuple[Expr, int]]) -> Expr:
@@ -152,7 +173,7 @@ def _lower_whole(
     def tile(rows: int, width: int) -> Body:
         t = Tile(p, rows, width)
         b = element(terms, j, t.offset) if element else p.b(terms, j * p.width + t.offset)
-        sweep = _sweep(p, t, i, j, p.terms, terms, b, element is None)
+        sweep = hints(p, t, i, j) + _sweep(p, t, i, j, p.terms, terms, b, element is None)
         finish = t.over_rows(t.lanes(results(p, t, i, j * p.width)))
         return t.whole(t.start(s.const(0, p.dtype)) + sweep + finish)
 
@@ -234,15 +255,19 @@ class _Sums:
             self.scratch.append((self.total, Scratch(p.dtype, size, "partial")))
 
     def tile(
-        self, rows: int, width: int, i: Expr, j: Expr, b: Callable[[Tile], Expr], masked: bool
-    ) -> Body:
+        self, rows: int, width: int, i: Expr, j: Expr, b: Callable[[Tile], Expr], masked: bool,
+        a: Callable[[Expr], Expr] | None = None,
+    ) -> Body:  # fmt: skip
         p, blocks = self.p, self.blocks
         t = Tile(p, rows, width)
         zero = t.start(s.const(0, p.dtype))
         done = t.over_rows(t.lanes(results(p, t, i, j * p.width)))
-        sweep = _sweep(p, t, i, j, blocks.inner, blocks.at, b(t), masked)
+        if a is None:
+            sweep = _sweep(p, t, i, j, blocks.inner, blocks.at, b(t), masked)
+        else:
+            sweep = t.sweep(blocks.inner, a, b(t), masked)
         if blocks.count == 1:
-            return t.whole(zero + sweep + done)
+            return t.whole(zero + hints(p, t, i, j) + sweep + done)
         place = (p.x.position(p.item),)
         # Placed before the lanes are made: the last vector of a narrow tile has no variable.
         resume, keep = (
@@ -325,6 +350,8 @@ def _lower_stack_panels(p: Problem) -> LoweredKernel:
 
 def _turns(p: Problem, blocks: _Blocks) -> bool:
     """Whether b's terms lie side by side, so that squares of it can be turned in registers."""
+    if not p.terms:
+        return False
     term = p.terms[-1][0]
     value = p.b([v for v, _ in p.terms], s.var("j"))
     return (
@@ -375,6 +402,62 @@ def _turn_panel(p: Problem, panel: Buffer, blocks: _Blocks, j: Expr, plainly: Bo
     body = nest(blocks.inner[:-1], body)
     full = p.n // p.width
     return body if full == p.panels else (If(j < full, body, plainly),)
+
+
+def a_is_turned(p: Problem) -> bool:
+    """Whether a's terms are apart and its rows side by side, and enough panels read a tile."""
+    return (
+        p.a_row_stride == 1
+        and (p.a_stride or 0) * p.dtype.size_bytes >= TURNED
+        and p.panels * extent_of(p.column_loops) >= TURNED_PANELS
+        and p.rows <= p.lanes
+        and p.row_tiles > 1
+        and p.k >= STREAMED_TERMS
+    )
+
+
+def _lower_row_tiles(
+    p: Problem, element: PanelElement | None = None,
+    scratch: Sequence[tuple[Buffer, Scratch]] = (),
+) -> LoweredKernel:  # fmt: skip
+    """Each task packs its tile of a transposed a, whose every term is in another line, and runs
+    over all panels."""
+    i, j = s.var("it"), s.var("jt")
+    blocks = _blocks(p, TILE_TERMS)
+    sums = _Sums(p, blocks)
+    local = list(zip([v for v, _ in blocks.inner], blocks.sizes, strict=True))
+    packed = Buffer("a_tile", p.dtype, (extent_of(local) * p.lanes,), "stack")
+
+    def place(u: Expr) -> Expr:
+        return flat_index([*local, (u, p.lanes)])
+
+    def pack(rows: int) -> Body:
+        value = p.a(p.row_at(i, LANE), blocks.at, s.index(0))
+        store: Body = (Store(packed, (place(LANE),), value),)
+        if rows < p.lanes:
+            store = (If(rows > LANE, store),)
+        return (For(LANE, p.lanes, VECTORIZE, store),)
+
+    full, rest = p.m // p.rows, p.m % p.rows
+    packing = nest(blocks.inner, cases(i, p.row_tiles, full, pack(p.rows) if full else (),
+                                       pack(rest) if rest else ()))  # fmt: skip
+
+    def b(t: Tile) -> Expr:
+        if element is not None:
+            return element(blocks.at, j, t.offset)
+        return p.b(blocks.at, j * p.width + t.offset)
+
+    tiles = tile_cases(
+        p, i, j,
+        lambda rows, width: sums.tile(rows, width, i, j, b, element is None,
+                                      lambda u: s.load(packed, place(u))),
+    )  # fmt: skip
+    body = sums.repeat(packing + nest([*p.column_loops, (j, p.panels)], tiles))
+    steps = [*_steps(p), "cache_read(a, tile)"]
+    if blocks.count > 1:
+        steps.insert(0, f"split(k, {blocks.count} blocks)")
+    axes = [*p.shared, *p.row_loops, (i, p.row_tiles), (s.var("all"), 1)]
+    return over_tiles(p, (Alloc(packed, body),), axes, steps, [*scratch, *sums.scratch])
 
 
 def _lower_streamed(p: Problem) -> LoweredKernel:

@@ -33,7 +33,7 @@ from tinyflow.schedule.lowering import (
     single_axis,
 )
 
-#: Elements between two terms of b from which on its rows lie in pages of their own.
+#: Bytes between two terms of b from which on its rows lie in pages of their own.
 FAR_BYTES = 1024
 
 
@@ -45,12 +45,13 @@ class Panels(NamedTuple):
     element: Callable[[Expr, Expr], Expr]
 
 
-def packed_panels(p: Problem, b: Expr, x: GroupExpressions) -> Panels | None:
+def packed_panels(p: Problem, b: Expr, x: GroupExpressions, name: str) -> Panels | None:
     """Panels of b, an expression of TERM and ``p.column``; None where b is read well as it is.
 
-    x: whose kernel it is.
+    x: whose kernel it is.   name: of the panels among its parameters.
     """
-    assert p.column is not None
+    along = p.column
+    assert along is not None
     apart = stride_along(b, TERM)
     if p.b_stride == 1 and apart is not None and apart * p.dtype.size_bytes < FAR_BYTES:
         return None
@@ -60,7 +61,6 @@ def packed_panels(p: Problem, b: Expr, x: GroupExpressions) -> Panels | None:
     size = 1
     for n in extents:
         size *= n
-    name = f"b_packed{sum(v.name.startswith('in') for v in x.buffers.values())}"
     packed = Buffer(name, p.dtype, (size,))
     scratch = (packed, Scratch(p.dtype, size, "b_packed"))
 
@@ -73,7 +73,7 @@ def packed_panels(p: Problem, b: Expr, x: GroupExpressions) -> Panels | None:
 
     def pack_row(term: Expr) -> Body:
         column = VECTOR * p.lanes + LANE
-        value = scalar_visit.substitute(b, {TERM: term, p.column: panel * p.width + column})
+        value = scalar_visit.substitute(b, {TERM: term, along: panel * p.width + column})
         at = (place(panel, term, column),)
         store: Body = (Store(packed, at, value),)
         if p.n % p.width:

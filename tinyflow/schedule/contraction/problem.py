@@ -43,7 +43,7 @@ class Problem:
     the row, m their product.   shared, row_loops, column_loops: axes around the tiles that both
     operands, only a, or only b depend on.   mapping: the group's variables in terms of these.
     rows, vectors: shape of a register tile.   b_stride: of b along the column, a_stride: of a
-    along the last summed axis; None if uneven.
+    along the last summed axis, a_row_stride: of a along its one row axis; None if uneven.
     """
 
     x: GroupExpressions
@@ -68,6 +68,7 @@ class Problem:
     swapped: bool = False
     striped: bool = False
     tuning: ContractionTuning = UNTUNED
+    a_row_stride: int | None = None
 
     @property
     def width(self) -> int:
@@ -129,6 +130,7 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     a, b = x.reduction_body(item, reduce_axes)
     dummy = Buffer("acc", item.value.dtype, (1,), "stack")
     x.temporaries[item.value] = s.load(dummy, s.index(0))
+    x.order_results()
     statements = [Store(dummy, (s.index(0),), e) for e in (a, b)]
     statements += [x.store_result(r) for r in x.results]
     x.find_in_place(statements)
@@ -179,6 +181,7 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     rows = _rows(row_axes, most)
     b_stride = 0 if column is None else stride_along(b, column)
     a_stride = stride_along(a, terms[-1][0] if terms else None)
+    a_row_stride = stride_along(a, row_axes[-1][0]) if len(row_axes) == 1 else None
     variables = [v for v, _ in row_axes]
 
     def a_at(position: Position, term: Sequence[Expr], j: Expr) -> Expr:
@@ -197,7 +200,7 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     return Problem(
         x, a_at, b_at, item, m_extent, n_extent, k_extent, terms, row_axes, column, shared,
         row_loops, column_loops, mapping, lanes, rows, vectors, b_stride, a_stride,
-        swapped, striped, tuning,
+        swapped, striped, tuning, a_row_stride,
     )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
 Main function: ``lower_symbolic_dot``. May import core, ir, te and contraction's tile and problem.
 
 The order of every sum is the one that the specialised kernel has (te/canonical.py), so the bits
-agree. Rows are cut into tiles of equal height; in the last tile, rows beyond the edge repeat the
-last one, so that one loop body serves all. There is a kernel per height of a tile, and a run takes
-the one that wastes least; narrow products have a kernel for few and one for many terms.
+agree. Rows are cut into tiles of equal height; rows of the last tile beyond the edge compute the
+last row again, lanes beyond the last column are masked. There is a kernel per height of a tile, and
+a run takes the one that wastes least; narrow products have one for few and one for many terms.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from tinyflow.schedule.contraction.striped import STRIPED_BAND, _terms_tile, _tu
 from tinyflow.schedule.contraction.tile import (
     LANE,
     PARALLEL_WORK,
+    ROW,
     VECTOR,
     Tile,
+    at_tile,
     cases,
     results,
 )
@@ -63,6 +65,9 @@ FAR = 1024
 PACKED_USES = 8
 #: Bytes of a panel of b that a task packs for itself.
 STACK_PANEL = 128 * 1024
+#: Terms of an image from which on a visit of every tile pays, and tasks that share the tiles.
+IMAGE_TERMS = 32
+MANY_TASKS = 8
 #: What a tile costs besides its rows, in rows: loading a step's vectors of b.
 TILE_COST = 3
 
@@ -75,7 +80,7 @@ def lower_symbolic_dot(
 ) -> tuple[Callable[[Mapping[str, int]], Any], Callable[[Any], Kernels]]:
     """How to choose and how to make the kernels of a contraction group.
 
-    Errors: TypeError where the extent of a vector's axis is an argument.
+    Errors: TypeError where no kernel here could keep the order of the sums.
     """
     first = _problem(fresh(), target, None)
     k, m = first.k, first.m
@@ -88,7 +93,8 @@ def lower_symbolic_dot(
         if many or first.p.striped:
             return many, heights[0], int(terms <= _few_terms(first.p))
         if not isinstance(m, Expr):
-            return many, heights[0], _uses(value_at(first.row_tiles, sizes), first, sizes)
+            uses = _uses(value_at(first.row_tiles, sizes), first, sizes)
+            return many, heights[0], uses if terms else 0
         rows = value_at(m, sizes)
         height = min(heights, key=lambda h: (-(-rows // h) * (h + TILE_COST), h))
         return many, height, _uses(-(-rows // height), first, sizes)
@@ -101,6 +107,8 @@ def lower_symbolic_dot(
             q.p.rows = height
         if q.p.striped:
             return [_striped_rows(q) if q.p.swapped else _striped_terms(q, bool(worth))]
+        if worth and _sums_over_images(q):
+            return [_image_by_image(q)]
         return _tiled(q, target, worth)
 
     return choose, make
@@ -307,6 +315,61 @@ def _over_tiles(
         parallel, [*steps, f"parallel({names})"], q.work * 2, chunk, scratch,
         work=(q.work, PARALLEL_WORK),
     )  # fmt: skip
+
+
+def _sums_over_images(q: _Sized) -> bool:
+    """Whether an argument counts images, each of which is a sum worth a visit of every tile."""
+    static = [*q.terms[1:], *q.row_axes, *q.row_loops, *q.shared, (LANE, q.n)]
+    return (
+        len(q.terms) > 1 and not q.column_loops and isinstance(q.terms[0][1], Expr)
+        and all(isinstance(n, int) for _, n in static) and extent_of(q.terms[1:]) >= IMAGE_TERMS
+    )  # fmt: skip
+
+
+def _image_by_image(q: _Sized) -> LoweredKernel:
+    """For every image all tiles, each continuing its chains from memory: what they read of one
+    image stays in the caches. There is at least one image."""
+    p, x = q.p, q.p.x
+    i, j = s.var("it"), s.var("jt")
+    image, images = q.terms[0]
+    terms = [v for v, _ in q.terms]
+    bare = len(x.results) == 1 and x.results[0] is p.item
+    size = p.item.value.type.size
+    total = x.buffer(p.item.value) if bare else Buffer("partial", p.dtype, (size,))
+    scratch = [] if bare else [(total, Scratch(p.dtype, size, "partial"))]
+
+    def tile(rows: int, width: int, whole: bool) -> Body:
+        t = Tile(p, rows, width)
+        column = j * p.width + t.offset
+        place = (x.position(p.item),)
+        moves = (Store(t.acc, t.at, s.load(total, *place)),
+                 Store(total, place, s.load(t.acc, *t.at)))  # fmt: skip
+        resume, keep = (
+            t.over_rows(t.lanes(at_tile(p, (move,), p.row_at(i, ROW), column))) for move in moves
+        )
+        zero = t.start(s.const(0, p.dtype))
+        body: Body = (If(image.equal(0), zero, (zero if width % p.lanes else ()) + resume),)
+        body += t.sweep(
+            q.terms[1:], lambda u: p.a(p.row_at(i, u), terms, column), p.b(terms, column), True
+        )
+        if bare:
+            return t.whole(body + keep)
+        done = t.over_rows(t.lanes(results(p, t, i, j * p.width)))
+        return t.whole((*body, If(image.equal(images - 1), done, keep)))
+
+    flat, tiles, change = single_axis([*q.row_loops, (i, p.row_tiles)], "tile")
+    body = loop_visit.substitute_vars(nest([(j, p.panels)], _cases(q, i, j, tile)), change)
+    share = -(-tiles // MANY_TASKS)
+    group, within = s.var("group"), s.var("within")
+    here = s.minimum(s.index(share), s.index(tiles) - group * share)
+    body = loop_visit.substitute_vars(body, {flat: group * share + within})
+    body = (For(image, images, SERIAL, (For(within, plain(here), SERIAL, body),)),)
+    steps = [
+        "split(k, images)", f"tile(i, j, {p.rows}, {p.width})", "reorder(k.o, i, j, k.i)",
+        "cache_write(acc, register)", "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
+    ]  # fmt: skip
+    axes = [*q.shared, (group, -(-tiles // share)), (s.var("all"), 1)]
+    return _over_tiles(q, body, axes, steps, scratch)
 
 
 def _packed(

@@ -35,6 +35,10 @@ PARALLEL_WORK = 200_000
 #: Multiply-adds (vectors) of a summed axis that is unrolled whole: the taps of a small filter.
 UNROLLED = 64
 
+#: Arrays of an epilogue that are asked for ahead, and the terms from which there is time to.
+MOST_HINTS = 4
+HINT_TERMS = 16
+
 # ---- one tile ------------------------------------------------------------------------------------
 ROW, VECTOR, LANE, TERM = s.var("u"), s.var("v"), s.var("lane"), s.var("k")
 
@@ -131,6 +135,23 @@ def results(p: Problem, tile: Tile, i: Expr, j: Expr) -> Body:
     p.x.forget()
     stores = tuple(p.x.store_result(r) for r in p.x.results)
     return at_tile(p, stores, p.row_at(i, ROW), j + tile.offset)
+
+
+def hints(p: Problem, tile: Tile, i: Expr, j: Expr) -> Body:
+    """Asks for what the epilogue reads of row tile ``i`` and panel ``j``: its rows lie in as many
+    pages, which no hardware prefetcher follows, and the sums hide the way to memory."""
+    calls: dict[tuple[Any, Expr], Call] = {}
+    for stmt in results(p, tile, i, j * p.width):
+        for load in scalar_visit.loads(stmt.value):  # type: ignore[attr-defined]
+            buffer = load.attr
+            used = scalar_visit.free_vars(load)
+            if buffer.scope == "param" and ROW in used and LANE in used and len(load.args) == 1:
+                first = scalar_visit.substitute(load.args[0], {LANE: s.index(0)})
+                calls[buffer, first] = Call("prefetch_read", (buffer, first))
+    if not 0 < len(calls) <= MOST_HINTS or p.k < HINT_TERMS:
+        return ()
+    vectors = For(VECTOR, tile.vectors, UNROLL, tuple(calls.values()))
+    return tile.over_rows((vectors,))
 
 
 def at_tile(p: Problem, body: Body, position: Position, j: Expr) -> Body:
