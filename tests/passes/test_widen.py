@@ -73,3 +73,16 @@ def test_small_integers_wrap_as_numpy_does():
         x = tf.placeholder(tf.int8, [5])
         np.testing.assert_array_equal(run(x + x, {x: a}), a + a)
         np.testing.assert_array_equal(run(tf.cast(x, tf.uint16), {x: a}), a.astype(np.uint16))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_running_sums_and_sums_by_segment_do_not_stop(dtype):
+    """They have loop nests of their own and no tensor expression."""
+    with tf.Graph().as_default():
+        x = tf.placeholder(dtype, [4096])
+        rows = tf.placeholder(tf.int32, [4096])
+        found = run(
+            [tf.cumsum(x)[-1], tf.unsorted_segment_sum(x, rows, 2), tf.nn.top_k(x, k=2).values],
+            {x: np.ones(4096, dtype.as_numpy_dtype), rows: np.zeros(4096, np.int32)},
+        )
+    assert [np.asarray(f).astype(float).tolist() for f in found] == [4096.0, [4096.0, 0.0], [1.0, 1.0]]

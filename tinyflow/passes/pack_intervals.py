@@ -18,6 +18,8 @@ import numpy as np
 
 #: With more ranges only the first order is tried: a plan of 10,000 values stays below a second.
 MANY = 3000
+#: Attempts to improve the best order, for plans of at most ``FEW`` ranges.
+ROUNDS, FEW = 24, 300
 
 
 class Range(NamedTuple):
@@ -52,17 +54,36 @@ def most_live_bytes(ranges: Sequence[Range]) -> int:
 def pack(ranges: Sequence[Range]) -> Packing:
     """Offsets such that ranges alive at the same time do not overlap. Deterministic."""
     bound = most_live_bytes(ranges)
-    best: tuple[int, list[int]] | None = None
+    best: tuple[int, list[int]] = 0, []
+    found = []
     for order in _orders(ranges):
         for tight in (True, False):
             offsets, total = _placed(ranges, order, tight)
-            if best is None or total < best[0]:
-                best = total, offsets
-            if best[0] == bound or len(ranges) > MANY:
-                return Packing(best[1], best[0], bound)
-    if best is None:
-        return Packing([], 0, 0)
+            found.append((total, len(found), offsets, order, tight))
+            if total == bound or len(ranges) > MANY:
+                return Packing(offsets, total, bound)
+    if found:
+        total, _, offsets, order, tight = min(found)
+        best = total, offsets
+        if len(ranges) <= FEW:
+            best = _improved(ranges, bound, best, order, tight)
     return Packing(best[1], best[0], bound)
+
+
+def _improved(
+    ranges: Sequence[Range], bound: int, best: tuple[int, list[int]], order: list[int],
+    tight: bool,
+) -> tuple[int, list[int]]:  # fmt: skip
+    """What ends up on top is placed first in the next round."""
+    total, offsets = best
+    for _ in range(ROUNDS):
+        top = [n for n in order if offsets[n] + ranges[n].size_bytes == total]
+        order = top + [n for n in order if n not in top]
+        offsets, total = _placed(ranges, order, tight)
+        best = min(best, (total, offsets))
+        if total == bound:
+            break
+    return best
 
 
 def _orders(ranges: Sequence[Range]) -> Iterator[list[int]]:

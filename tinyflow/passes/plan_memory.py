@@ -194,11 +194,13 @@ class _Planner:
         """Ranges of the arena: first what shares one, then where each lies."""
         chains: list[list[Any]] = []
         chain_of: dict[Any, int] = {}
+        known: set[Any] = set()
         for n, use in enumerate(self.uses):
             for value in use.writes:
                 root = self.root(value)
-                if root in self.plan.places or root in chain_of:
+                if root in self.plan.places or root in known:
                     continue
+                known.add(root)
                 source = self.inherit(n, use, root, chain_of)
                 if source is None:
                     chain_of[root] = len(chains)
@@ -208,10 +210,9 @@ class _Planner:
                     chains[chain_of[root]].append(root)
                     self.plan.reused.append((source, root))
         for root, n in self.last.items():  # scratch of the copies at the end
-            if n == len(self.uses) and root not in self.plan.places and root not in chain_of:
-                self.born.setdefault(root, n)
-                if not any(root in chain for chain in chains):
-                    chains.append([root])
+            if n == len(self.uses) and root not in self.plan.places and root not in known:
+                self.born[root] = n
+                chains.append([root])
         self.lay_out(chains)
 
     def lay_out(self, chains: list[list[Any]]) -> None:

@@ -1,6 +1,6 @@
 """Sums of 16-bit floats are made in float32.
 
-May import core, ir.graph, te, ops.convert and passes.base.
+May import core, ir.graph, te, ops and passes.base.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from tinyflow.core.error import DTypeError
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import bind, map_controls, remap
+from tinyflow.ops.tensor_array import ArrayRead, ArrayWrite
 from tinyflow.passes.base import graph_pass
 from tinyflow.passes.decompose import is_decomposed
 
@@ -71,8 +72,9 @@ def _adds_up(node: Node) -> bool:
         return False  # the op names its type
     if is_decomposed(node.op):
         return True
-    if not hasattr(node.op, "compute"):
-        return False
+    if hasattr(node.op, "lower_loops"):
+        # Sums by segment, running sums and the like; a TensorArray stays where it is.
+        return not isinstance(node.op, (ArrayRead, ArrayWrite))
     shapes = [v.type.shape for v in node.inputs]
     tensors = node.op.compute(
         *[te.placeholder(s, v.dtype) for s, v in zip(shapes, node.inputs, strict=True)]  # type: ignore[arg-type]

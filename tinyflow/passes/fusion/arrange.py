@@ -19,6 +19,8 @@ from tinyflow.passes.fusion.groups import Group, Grouping
 
 #: Calls into Python and loops stay in the program's order among themselves.
 KEPT = ("host", "control")
+#: Growth that does not count: step sizes and statistics that updates wait for.
+NEGLIGIBLE = 4096
 
 
 def execution_order(groups: Sequence[Group]) -> list[Group]:
@@ -143,10 +145,10 @@ class _Arranger:
                 self.offer(reader)
 
     def offer(self, group: Group) -> None:
-        """Queues a group that can run and needs no more memory than it frees."""
+        """Queues a group that can run and needs hardly more memory than it frees."""
         if self.waits[group] or group in self.done or group.kind in KEPT:
             return
-        if group.kind == "view" or self.growth(group) <= 0:
+        if group.kind == "view" or self.growth(group) <= NEGLIGIBLE:
             heapq.heappush(self.eager, self.position[group])
 
     def growth(self, group: Group) -> int:

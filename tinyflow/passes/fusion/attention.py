@@ -17,7 +17,7 @@ pass, which is over by then: its kernel computes them once more (same expression
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tinyflow.ir.graph.nodes import Value
@@ -37,6 +37,11 @@ LEAST_ROWS = 2
 WORTH_BYTES = 1 << 19
 #: From here on a gradient computes squares again that would wait in memory since the forward pass.
 AGAIN_BYTES = 4 << 20
+#: Rows are longer by this factor than the vectors whose products they are, or there is little to
+#: gain: a layer of a network is a product of rows, too.
+STRETCH = 2
+#: Kernels that may compute a square: the forward pass and its gradient.
+MOST_TIMES = 2
 
 
 def reading_of(item: Item, value: Value) -> str:
@@ -83,6 +88,11 @@ class _Squares:
     domain: Extents
     makers: set[Group] = field(default_factory=set)
     readers: dict[Group, Value] = field(default_factory=dict)
+
+    @property
+    def in_order(self) -> list[Group]:
+        """The makers."""
+        return sorted(self.makers, key=lambda g: g.rank)
 
     @property
     def is_kept(self) -> bool:
@@ -146,7 +156,7 @@ class _Squares:
             return "an extent is known only at run time"
         if not self.makers.isdisjoint(self.readers):
             return "a contraction makes rows of the length that it reads"
-        for group in self.makers:
+        for group in self.in_order:
             reason = self.why_no_maker(group)
             if reason is not None:
                 return reason
@@ -171,9 +181,12 @@ class _Squares:
                 axes = item.all_axes[:rank]
                 if own != axes or item.value in group.inlined or item.combiner == "dot":
                     return "it reads elements of the rows at other positions"
-        if group.kind == "dot":
-            return _why_no_product(group)
-        return None
+        if group.kind != "dot":
+            return None
+        depth = 1
+        for _, n in group.reduction.reduce_axes if group.reduction else ():
+            depth *= n
+        return _why_no_product(group) or self.why_too_deep(depth)
 
     def why_no_reader(self, group: Group, value: Value) -> str | None:
         item = group.reduction
@@ -185,7 +198,12 @@ class _Squares:
         shared = self.domain[:-2]
         if reading_of(item, value) == "terms" and elements(shared) < 2:
             return "sums over all rows leave nothing for threads to share"
-        return _why_no_order(item)
+        return _why_no_order(item) or self.why_too_deep(item.extents[-1])
+
+    def why_too_deep(self, depth: int) -> str | None:
+        if depth * STRETCH > self.domain[-1]:
+            return "its rows are not much longer than the vectors that make them"
+        return None
 
     def closure(self, group: Group) -> set[Group]:
         """The makers that a reader needs."""
@@ -219,6 +237,8 @@ class _Squares:
         if set().union(*[c.makers for c in found]) != self.makers:
             return "something else reads its rows"
         found = [c for c in found if c.makers]
+        if any(sum(g in c.makers for c in found) > MOST_TIMES for g in self.makers):
+            return "too many kernels would compute its rows again"
         if any(_waits(c, c) for c in found):
             return "it would wait for a kernel that waits for this one"
         for n, cluster in enumerate(found):
@@ -244,14 +264,14 @@ class _Squares:
             )
         }
 
-    def squares(self, members: Iterable[Group]) -> list[Item]:
-        """Results of a maker that another group reads."""
+    def results(self, cluster: _Cluster, squares: bool) -> list[Item]:
+        """What the makers of a cluster hand to other groups: squares, or values per row."""
         return [
             item
-            for group in members
-            if group in self.makers
+            for group in self.in_order
+            if group in cluster.makers
             for item in self.grouping.results(group)
-            if item.extents == self.domain
+            if (item.extents == self.domain) is squares
         ]
 
 
@@ -329,52 +349,34 @@ def _why_too_small(found: _Squares, value: Value) -> str | None:
 
 
 def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
+    users, outputs = found.grouping.users, found.grouping.outputs
     for cluster in clusters:
         row_bytes = sum(found.domain[-1] * i.value.dtype.size_bytes
-                        for i in found.squares(cluster.makers))  # fmt: skip
+                        for i in found.results(cluster, squares=True))  # fmt: skip
         if row_bytes * LEAST_ROWS > BLOCK_BYTES:
             return "a row does not fit the cache"
-        inside = {i for g in cluster.members for i in g.items}
-        for group in cluster.makers:
-            for item in grouping_results_per_row(found, group):
-                readers = found.grouping.users.get(item.value, ())
-                outside = [u for u in readers if u.group not in found.makers]
-                across = [u for u in readers if u.group is not group and u in inside]
-                if across and (outside or item.value in found.grouping.outputs):
-                    return "a value per row is needed inside and outside"
+        for item in found.results(cluster, squares=False):
+            readers = {u.group for u in users.get(item.value, ())} - {item.group}
+            outside = readers - found.makers
+            if readers & cluster.members and (outside or item.value in outputs):
+                return "a value per row is needed inside and outside"
     return None
-
-
-def grouping_results_per_row(found: _Squares, group: Group) -> list[Item]:
-    return [i for i in found.grouping.results(group) if i.extents != found.domain]
 
 
 def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
     """Makes one group per cluster. A maker that several need belongs to the first of them."""
     grouping = found.grouping
     decisions = []
-    edges = [(c, _sources(c.members)) for c in clusters]
+    sources_of = [_sources(c.members) for c in clusters]
     readers = {g: set(g.readers) for c in clusters for g in c.members}
     hidden = found.hidden(clusters)
     owner: dict[Group, Group] = {}
     made: list[Group] = []
     for cluster in clusters:
-        members = sorted(cluster.members, key=lambda g: g.rank)
-        group = Group(
-            "attention",
-            members[-1].index,
-            found.domain[:-1],
-            found.domain[-1:],
-            items=sorted((i for g in members for i in g.items), key=lambda i: i.number),
-            inlined=set().union(*[g.inlined for g in members]),
-            members=tuple(Member(g, found.readers.get(g)) for g in members),
-            hidden=hidden,
-            rank=max(g.rank for g in cluster.readers),
-        )
-        made.append(group)
+        made.append(_joined(found, cluster, hidden))
         decisions += _decisions_of(found, cluster, owner)
-        for member in members:
-            owner.setdefault(member, group)
+        for member, _ in made[-1].members:
+            owner.setdefault(member, made[-1])
     for member in owner:
         for source in member.sources:
             source.readers.discard(member)
@@ -383,7 +385,7 @@ def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
     for member, group in owner.items():
         for item in member.items:
             item.group = group
-    for group, (_, sources) in zip(made, edges, strict=True):
+    for group, sources in zip(made, sources_of, strict=True):
         for source in sorted(sources, key=lambda g: g.rank):
             order.link(owner.get(source, source), group)
     for member, group in owner.items():
@@ -394,17 +396,29 @@ def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
     return decisions
 
 
+def _joined(found: _Squares, cluster: _Cluster, hidden: set[Value]) -> Group:
+    members = sorted(cluster.members, key=lambda g: g.rank)
+    return Group(
+        "attention",
+        members[-1].index,
+        found.domain[:-1],
+        found.domain[-1:],
+        items=sorted((i for g in members for i in g.items), key=lambda i: i.number),
+        inlined=set().union(*[g.inlined for g in members]),
+        members=tuple(Member(g, found.readers.get(g)) for g in members),
+        hidden=hidden,
+        rank=max(g.rank for g in cluster.readers),
+    )
+
+
 def _decisions_of(
     found: _Squares, cluster: _Cluster, earlier: dict[Group, Group]
 ) -> list[Decision]:
     """One per square: the bytes that stay inside, the operations that run again."""
-    again = 0
-    for group in cluster.makers:
-        if group in earlier:
-            for item in group.items:
-                again += evaluations(item) * max(1, item.work)
+    repeated = [i for g in cluster.makers if g in earlier for i in g.items]
+    again = sum(evaluations(i) * max(1, i.work) for i in repeated)
     decisions = []
-    for square in found.squares(cluster.makers):
+    for square in found.results(cluster, squares=True):
         for user in found.grouping.users.get(square.value, ()):
             if user.group in cluster.members and user.group is not square.group:
                 how = "a few rows at a time, never all of them in memory"

@@ -14,8 +14,9 @@ from tinyflow.passes.fusion.cost import elements
 from tinyflow.passes.fusion.decisions import Decision
 from tinyflow.passes.fusion.groups import Group, Grouping
 
-#: A larger part fills the threads by itself.
-SMALL = 1 << 16
+#: A larger part takes much longer than a launch; and what the parts read (gradients) has to wait in
+#: memory for the last of them.
+SMALL = 1 << 14
 #: More parts would make one large function to compile.
 MAX_PARTS = 16
 
