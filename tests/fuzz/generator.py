@@ -63,20 +63,21 @@ class Maker:
         return tuple(self.extent() for _ in range(self.int(low, high)))
 
     # ---- values ----------------------------------------------------------------------------------
-    def array(self, dtype: str, shape: tuple[int, ...], limit: int = 6) -> np.ndarray:
+    def array(self, dtype: str, shape: tuple[int, ...], limit: int | None = None) -> np.ndarray:
         """Normal floats (some with zeros and signed zeros), small integers, truth values."""
         if dtype == "bool":
             return self.rng.random(shape) < 0.5
         if dtype.startswith(("int", "uint")):
-            low = 0 if dtype.startswith("u") or limit != 6 else -limit
-            return self.rng.integers(low, max(limit, 1), shape).astype(dtype)
+            low = 0 if dtype.startswith("u") or limit is not None else -6
+            high = 6 if limit is None else max(limit, 1)
+            return self.rng.integers(low, high, shape).astype(dtype)
         values = self.rng.normal(size=shape)
         if self.chance(0.15):
             values = np.where(self.rng.random(shape) < 0.3, -0.0 * values, values)
         kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
         return np.asarray(values.astype(kind))
 
-    def input(self, dtype: str, shape: tuple[int, ...], limit: int = 6) -> str:
+    def input(self, dtype: str, shape: tuple[int, ...], limit: int | None = None) -> str:
         """A new placeholder. limit: integers lie in [0, limit) if it is given."""
         name = f"x{len(self.inputs)}"
         array = self.array(dtype, shape, limit)

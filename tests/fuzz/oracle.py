@@ -70,7 +70,8 @@ class _Run:
         results = self.function(fn, [self._input(v, by_key) for v in fn.inputs])
         for key, place in fn.updates.items():
             self.store[key] = results[place]
-        return results[: len(fn.outputs) - len(fn.updates)]
+        places = {value: n for n, value in enumerate(wanted.values)}  # each value once
+        return [results[places[f]] for f in fetches if f in places]
 
     def _input(self, value: Any, by_key: dict[Any, Any]) -> Any:
         op = value.node.op
@@ -169,7 +170,14 @@ def _apply_wide(node: Node, arrays: list[Any]) -> Any:
 
 
 def _rounded(array: Any, dtype: Any) -> np.ndarray:
-    return np.asarray(array).astype(dtype)
+    """The array in the op's own type; the largest float64 stands for the largest of that type."""
+    array = np.asarray(array)
+    found = array.astype(dtype)
+    if array.dtype == np.float64 and as_dtype(found.dtype).is_floating:
+        largest = np.finfo(np.float64).max
+        own = np.asarray(_limits(as_dtype(found.dtype)).max)
+        found = np.where(array == largest, own, np.where(array == -largest, -own, found))
+    return np.asarray(found.astype(dtype))
 
 
 def expected(built: Built, seed: int) -> list[Expected]:

@@ -93,7 +93,7 @@ class Program:
             names = self.names()
             reads = [tf.identity(names[w]) for w in self.variables]
             return Built(
-                graph, [names[o] for o in self.outputs],
+                graph, [tf.convert_to_tensor(names[o]) for o in self.outputs],
                 {names[x]: array for x, array in self.inputs.items()}, reads,
                 names[self.update] if self.update else None, tf.global_variables_initializer(),
             )  # fmt: skip

@@ -85,4 +85,13 @@ def test_running_sums_and_sums_by_segment_do_not_stop(dtype):
             [tf.cumsum(x)[-1], tf.unsorted_segment_sum(x, rows, 2), tf.nn.top_k(x, k=2).values],
             {x: np.ones(4096, dtype.as_numpy_dtype), rows: np.zeros(4096, np.int32)},
         )
-    assert [np.asarray(f).astype(float).tolist() for f in found] == [4096.0, [4096.0, 0.0], [1.0, 1.0]]
+    found = [np.asarray(f).astype(float).tolist() for f in found]
+    assert found == [4096.0, [4096.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_an_empty_segment_has_the_lowest_value_of_its_own_type(dtype):
+    with tf.Graph().as_default():
+        x, rows = tf.placeholder(dtype, [2]), tf.placeholder(tf.int32, [2])
+        low = run(tf.unsorted_segment_max(x, rows, 2), {x: [1, 2], rows: [1, 1]})[0]
+    assert -np.inf < float(low) < -65e3

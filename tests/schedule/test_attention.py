@@ -117,6 +117,19 @@ def test_masks(eager, shape):
     check(build, [*heads(40, 56, 32), mask], ["attention", "attention"])
 
 
+def test_rows_that_are_masked_altogether(eager):
+    """-inf minus -inf is NaN, in the same elements as in separate kernels."""
+    mask = np.zeros((40, 56), np.float32)
+    mask[3], mask[7, :50] = -np.inf, -np.inf
+
+    def build(q, k, v, m):
+        return attend(q, k, v, change=lambda scores: ops.add(scores, m))
+
+    (out,) = check(build, [*heads(40, 56, 32), mask])(*heads(40, 56, 32), mask)
+    assert np.isnan(out[:, :, 3]).all()
+    assert np.isfinite(np.delete(out, 3, axis=2)).all()
+
+
 def test_a_causal_mask_from_comparisons(eager):
     def causal(scores):
         columns = ops.arange(48)

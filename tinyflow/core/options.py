@@ -32,6 +32,7 @@ class Options:
     verify: run the verifier after every pass and every schedule.
     dump: directory for numbered dumps of every stage, or None.
     disabled_passes: names of passes and rules that are switched off.
+    memory_budget: bytes that a step may have in use at its worst moment; 0 for any number.
     stop_after: name of the last pass to run (bisecting), or None.
     show_internal_frames: keep our own frames in tracebacks.
     """
@@ -45,6 +46,7 @@ class Options:
     disabled_passes: frozenset[str] = field(
         default_factory=lambda: _environment_list("TINYFLOW_DISABLE")
     )
+    memory_budget: int = 0
     stop_after: str | None = None
     show_internal_frames: bool = field(
         default_factory=lambda: _environment_flag("TINYFLOW_INTERNAL_FRAMES")

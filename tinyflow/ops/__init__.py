@@ -165,6 +165,9 @@ from tinyflow.ops.random import (
 from tinyflow.ops.random_bits import (
     threefry_bits,
 )
+from tinyflow.ops.recompute import (
+    again,
+)
 from tinyflow.ops.reduction import (
     l2_loss,
     reduce_all,
@@ -243,6 +246,7 @@ __all__ = [
     "absolute",
     "add",
     "add_n",
+    "again",
     "arange",
     "argmax",
     "argmin",

@@ -14,8 +14,11 @@ from tinyflow.passes.cse import cse
 from tinyflow.passes.decompose import decompose
 from tinyflow.passes.fold_constants import fold_constants
 from tinyflow.passes.hoist_invariants import hoist_invariants
+from tinyflow.passes.join_pads import join_pads
+from tinyflow.passes.layout import collapse_layouts, expand_layouts
 from tinyflow.passes.loops import optimize_bodies, save_rows, trim_control
 from tinyflow.passes.prune import prune
+from tinyflow.passes.rematerialize import rematerialize
 from tinyflow.passes.simplify import simplify, stabilize
 from tinyflow.passes.widen import widen
 
@@ -27,7 +30,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(simplify, "cleans up what stabilize leaves: products with one, double negations"),
     Step(cse, "the stable forms of loss and gradient share their parts"),
     Step(stabilize, "patterns that appear only when those parts are one: 1 - sigmoid in gradients"),
+    Step(join_pads, "gradients of slices; AddN still is one op"),
     Step(widen, "sums of 16-bit floats are sums of float32; composites still are one op"),
+    Step(expand_layouts, "convolutions, pooling and batch norm still are one op with a format"),
+    Step(collapse_layouts, "what remains of the transpositions becomes part of other kernels"),
     Step(decompose, "composite ops have no kernel"),
     Step(simplify, "parts of composites meet their neighbours"),
     Step(fold_constants, "composites bring constants of their own"),
@@ -39,6 +45,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(trim_control, "bodies may need less than before"),
     Step(cse, "two loops may have hoisted the same"),
     Step(prune, "what rules made superfluous must not be bound"),
+    Step(rematerialize, "last: cse would take the copies for what they are"),
 )
 
 

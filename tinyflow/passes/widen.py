@@ -11,9 +11,16 @@ from tinyflow.core.error import DTypeError
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import bind, map_controls, remap
-from tinyflow.ops.tensor_array import ArrayRead, ArrayWrite
+from tinyflow.ops.cumulative import Cumulative
+from tinyflow.ops.indexing import TensorScatter, UnsortedSegmentSum
+from tinyflow.ops.segment import SegmentExtremum
+from tinyflow.ops.sorting import TakeAlongGrad
+from tinyflow.ops.sparse import SparseTensorDenseMatMul
 from tinyflow.passes.base import graph_pass
 from tinyflow.passes.decompose import is_decomposed
+
+#: ops with a loop nest of their own that add or multiply many values
+SUMS = (Cumulative, SparseTensorDenseMatMul, TakeAlongGrad, TensorScatter, UnsortedSegmentSum)
 
 
 @graph_pass(needs={"static_types"}, provides=set(), level=0)
@@ -73,8 +80,7 @@ def _adds_up(node: Node) -> bool:
     if is_decomposed(node.op):
         return True
     if hasattr(node.op, "lower_loops"):
-        # Sums by segment, running sums and the like; a TensorArray stays where it is.
-        return not isinstance(node.op, (ArrayRead, ArrayWrite))
+        return isinstance(node.op, SUMS) and not isinstance(node.op, SegmentExtremum)
     shapes = [v.type.shape for v in node.inputs]
     tensors = node.op.compute(
         *[te.placeholder(s, v.dtype) for s, v in zip(shapes, node.inputs, strict=True)]  # type: ignore[arg-type]

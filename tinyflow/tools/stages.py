@@ -200,6 +200,8 @@ def _members(view: View, group: Any) -> list[str]:
             how = "computed again"
         elif group.kind in ("view", "host", "loops"):
             how = ""
+        elif value in group.hidden:
+            how = "a few rows at a time"
         else:
             how = _POSITIONS.get(item.group.position(item), "")
         kept = "-> memory" if value in stored and group.kind != "view" else ""

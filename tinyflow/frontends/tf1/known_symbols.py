@@ -85,7 +85,7 @@ _KNOWN = {
         "quantize_v2 quantized_concat queue quint16 quint8 ragged random random_crop "
         "random_gamma random_normal random_normal_initializer random_poisson random_shuffle "
         "random_uniform random_uniform_initializer range rank raw_ops read_file real realdiv "
-        "reciprocal recompute_grad reduce_all reduce_any reduce_join reduce_logsumexp "
+        "reciprocal reduce_all reduce_any reduce_join reduce_logsumexp "
         "reduce_max reduce_mean reduce_min reduce_prod reduce_sum regex_replace "
         "register_tensor_conversion_function repeat report_uninitialized_variables "
         "required_space_to_batch_paddings reset_default_graph reshape resource "

@@ -407,6 +407,8 @@ ops.reduction.l2_loss: nn.l2_loss
 .nn_spatial.weighted_moments: nn.weighted_moments
 .nn_spatial.max_pool_with_argmax: nn.max_pool_with_argmax
 .contrib_layers.layer_norm: contrib.layers.layer_norm
+.recompute.recompute_grad: recompute_grad contrib.layers.recompute_grad
+.recompute.recompute_sequential: contrib.layers.recompute_sequential
 
 .layers.dense: layers.dense
 .layers.conv1d: layers.conv1d

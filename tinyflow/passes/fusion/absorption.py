@@ -25,6 +25,8 @@ from tinyflow.passes.fusion.items import Item, has_unit_stride
 
 #: A reader's expression grows by what it recomputes: at most so many items of it.
 MAX_INLINED = 16
+#: Operations per element that may be spent on computing a value again instead of loading it.
+MAX_REPEATED = 32
 
 
 def why_stored(
@@ -52,7 +54,12 @@ def why_stored(
     if evaluations(item) <= elements(root.shape) and reads == 1:
         return None
     expensive = any(m.expensive for m in group.items)
-    if not expensive and len(group.items) <= 4:
+    times = max(1, reads * evaluations(item) // max(1, elements(root.shape)))
+    if (
+        not expensive
+        and len(group.items) <= 4
+        and sum(m.work for m in group.items) * times <= MAX_REPEATED
+    ):
         return None
     extra = recomputed_bytes(group.items, item, reads)
     if len(group.items) <= MAX_INLINED and extra < 2 * size_bytes(root.value):

@@ -77,6 +77,8 @@ def opaque_kind(node: Node) -> str | None:
         return "host"
     if hasattr(node.op, "is_control"):
         return "control"
+    if hasattr(node.op, "is_barrier"):
+        return "view"
     return "loops" if hasattr(node.op, "lower_loops") else None
 
 

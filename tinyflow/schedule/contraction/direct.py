@@ -63,6 +63,8 @@ TURNED = 256
 TURNED_PANELS = 4
 #: Terms of a packed tile of a: it stays in the first-level cache while panels of b pass.
 TILE_TERMS = 576
+#: Tiles of rows per task where no other axis gives tasks: b passes once for all of them.
+BAND_TILES = 10
 #: Tasks for threads that make their shares about equal.
 MANY_TASKS = 8
 #: One tile's rows only: b streams from memory, so many of its rows at a time ...
@@ -87,8 +89,8 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
         return [_lower_long(p, target) if _is_long(p, target) else _lower_whole(p, target)]
     if form is None and a_is_turned(p):
         if far and uses >= PACKED_USES and not p.column_loops:
-            return _with_packed_panels(p, lambda b, scratch: _lower_row_tiles(p, b, scratch))
-        return [_lower_row_tiles(p)]
+            return _with_packed_panels(p, lambda b, own: _lower_row_tiles(p, target, b, own))
+        return [_lower_row_tiles(p, target)]
     fits = p.k * p.width * size <= STACK_PANEL
     # Where each task has panels of its own and a stays near, packing them needs no other kernel.
     tasks = extent_of(p.shared) * p.panels
@@ -417,13 +419,14 @@ def a_is_turned(p: Problem) -> bool:
 
 
 def _lower_row_tiles(
-    p: Problem, element: PanelElement | None = None,
+    p: Problem, target: Target, element: PanelElement | None = None,
     scratch: Sequence[tuple[Buffer, Scratch]] = (),
 ) -> LoweredKernel:  # fmt: skip
-    """Each task packs its tile of a transposed a, whose every term is in another line, and runs
-    over all panels."""
+    """A block of terms at a time, tiles of a transposed a, whose every term is in another line, are
+    packed on the stack; all panels of b pass each of them. The block of b stays in the cache."""
     i, j = s.var("it"), s.var("jt")
-    blocks = _blocks(p, TILE_TERMS)
+    columns = p.n * extent_of(p.column_loops) * p.dtype.size_bytes
+    blocks = _blocks(p, max(BLOCK_TERMS, min(TILE_TERMS, target.l2_bytes // 2 // columns)))
     sums = _Sums(p, blocks)
     local = list(zip([v for v, _ in blocks.inner], blocks.sizes, strict=True))
     packed = Buffer("a_tile", p.dtype, (extent_of(local) * p.lanes,), "stack")
@@ -438,26 +441,37 @@ def _lower_row_tiles(
             store = (If(rows > LANE, store),)
         return (For(LANE, p.lanes, VECTORIZE, store),)
 
-    full, rest = p.m // p.rows, p.m % p.rows
-    packing = nest(blocks.inner, cases(i, p.row_tiles, full, pack(p.rows) if full else (),
-                                       pack(rest) if rest else ()))  # fmt: skip
-
     def b(t: Tile) -> Expr:
         if element is not None:
             return element(blocks.at, j, t.offset)
         return p.b(blocks.at, j * p.width + t.offset)
 
+    full, rest = p.m // p.rows, p.m % p.rows
+    packing = nest(blocks.inner, cases(i, p.row_tiles, full, pack(p.rows) if full else (),
+                                       pack(rest) if rest else ()))  # fmt: skip
     tiles = tile_cases(
         p, i, j,
         lambda rows, width: sums.tile(rows, width, i, j, b, element is None,
                                       lambda u: s.load(packed, place(u))),
     )  # fmt: skip
-    body = sums.repeat(packing + nest([*p.column_loops, (j, p.panels)], tiles))
+    body = packing + nest([*p.column_loops, (j, p.panels)], tiles)
+    tasks, around = list(p.shared), list(p.row_loops)
+    while around and extent_of(tasks) < MANY_TASKS and extent_of(tasks) % 2:
+        tasks.append(around.pop(0))
+    band, within = s.var("band"), s.var("in_band")
+    bands = 1
+    if extent_of(tasks) == 1:
+        bands = min(p.row_tiles, 2 * -(-p.row_tiles // (2 * BAND_TILES)))
+    first = band * p.row_tiles // bands
+    here = (band + 1) * p.row_tiles // bands - first
+    body = loop_visit.substitute_vars(body, {i: first + within})
+    body = nest([*around, (within, plain(here))], body)
     steps = [*_steps(p), "cache_read(a, tile)"]
     if blocks.count > 1:
         steps.insert(0, f"split(k, {blocks.count} blocks)")
-    axes = [*p.shared, *p.row_loops, (i, p.row_tiles), (s.var("all"), 1)]
-    return over_tiles(p, (Alloc(packed, body),), axes, steps, [*scratch, *sums.scratch])
+    axes = [*tasks, (band, bands), (s.var("all"), 1)]
+    return over_tiles(p, (Alloc(packed, sums.repeat(body)),), axes, steps,
+                      [*scratch, *sums.scratch])  # fmt: skip
 
 
 def _lower_streamed(p: Problem) -> LoweredKernel:
