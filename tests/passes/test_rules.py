@@ -18,7 +18,7 @@ from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.literals import parse_type
 from tinyflow.ir.graph.nodes import Function, Input, TensorType, Value
 from tinyflow.ir.graph.verify import verify
-from tinyflow.ops import convert, movement
+from tinyflow.ops import convert, logical, movement
 from tinyflow.ops import elementwise as ew
 from tinyflow.ops.creation import constant
 from tinyflow.passes.rules import algebraic, domain, layout, stability
@@ -300,6 +300,14 @@ def test_a_broadcast_that_the_result_needs_stays() -> None:
 
     both = rewritten(body, V, V)
     assert both.count("BroadcastTo") == 1
+
+
+def test_a_broadcast_that_is_both_branches_stays() -> None:
+    def body(c: Any, x: Any) -> Any:
+        wide = movement.broadcast_to(x, (2, 5))
+        return logical.select(c, wide, wide)
+
+    assert rewritten(body, ("bool", (2, 5)), V).count("BroadcastTo") == 1
 
 
 def test_literals_of_the_examples_are_used() -> None:

@@ -95,3 +95,21 @@ def test_an_empty_segment_has_the_lowest_value_of_its_own_type(dtype):
         x, rows = tf.placeholder(dtype, [2]), tf.placeholder(tf.int32, [2])
         low = run(tf.unsorted_segment_max(x, rows, 2), {x: [1, 2], rows: [1, 1]})[0]
     assert -np.inf < float(low) < -65e3
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("shape", [(13,), (5, 40), (300,)], ids=str)
+def test_the_place_of_the_largest(dtype, shape):
+    array = np.random.default_rng(1).normal(size=shape).astype(dtype.as_numpy_dtype)
+    with tf.Graph().as_default():
+        x = tf.placeholder(dtype, shape)
+        found = run([tf.argmax(x, axis=-1), tf.argmin(x, axis=0)], {x: array})
+    assert np.array_equal(found[0], array.argmax(-1)) and np.array_equal(found[1], array.argmin(0))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_host_calls_keep_their_types(dtype):
+    with tf.Graph().as_default():
+        x = tf.placeholder(dtype, [3])
+        y = tf.py_func(lambda a: np.float32(a.astype(np.float32).sum()), [x], tf.float32)
+        assert run(y, {x: np.ones(3, dtype.as_numpy_dtype)}) == 3.0

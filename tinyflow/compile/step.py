@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.family import Family
+from tinyflow.compile.memory import within_budget
 from tinyflow.compile.program import Plan, Program, make_plan
 from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.compile.symbolic import Pattern, SymbolicStep
@@ -84,6 +85,7 @@ class Step:
         self.specialized = specialize(written, feed_types, state_types)
         self.fn, self.records = optimize(self.specialized)
         self.fuse = options.current().fuse
+        self.memory_budget = options.current().memory_budget
         # What takes no feeds (initialisers, a line in a REPL) may run only once: the first run
         # goes op by op through kernels that other steps have left in the cache.
         self.once_first = self.fuse and not feeds
@@ -95,7 +97,12 @@ class Step:
     def plan_for(self, fuse: bool) -> Plan:
         found = self._plans.get(fuse)
         if found is None:
-            found = self._plans[fuse] = make_plan(self.fn, fuse)
+            found = make_plan(self.fn, fuse)
+            if self.memory_budget and fuse:
+                self.fn, found = within_budget(
+                    self.fn, self.records, found, self.memory_budget, make_plan
+                )
+            self._plans[fuse] = found
         return found
 
     @property
@@ -188,6 +195,8 @@ class StepFamily(Family):
     def _for_all_sizes(self, pattern: Pattern, sizes: Mapping[str, int]) -> SymbolicStep:
         if not options.current().fuse:
             raise Unsupported("op by op, kernels are specialised")
+        if options.current().memory_budget:
+            raise Unsupported("a memory budget is kept for known sizes")
         written = functionalize(self.fetches, self.targets, self.feeds)
         return SymbolicStep(
             written, self.fetches, self.feeds, pattern, sizes, targets=self.targets

@@ -56,7 +56,7 @@ class LoopVariable(Op):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # no fields here: all loops would be equal
 class ControlOp(Op, abstract=True):
     """An op with sub-functions. ``effect`` is NONE: what they do to variables is in the results."""
 

@@ -188,7 +188,7 @@ class _Collapse:
     made: ``last`` has what they are made from, and consumers take that where they can.
 
     first: such values that a consumer needs as they are.   turned: transpositions to channels last
-    that had to be made.
+    that had to be made.   wanted: values of which such a transposition is needed in the end.
     """
 
     def __init__(self, fn: Function) -> None:
@@ -198,6 +198,7 @@ class _Collapse:
         self.turned: dict[Value, Value] = {}
         self.new_values: dict[Value, Value] = {}
         self.builder = Builder()
+        self.wanted = _wanted(fn)
 
     def run(self) -> Function:
         with building(self.builder):
@@ -255,6 +256,15 @@ class _Collapse:
         if value in self.last or value in self.turned or isinstance(value.node.op, BroadcastTo):
             return 0
         return size_bytes(value)
+
+    def gains(self, node: Node, operands: Sequence[Value]) -> bool:
+        """Whether working on the operands with channels last moves fewer bytes."""
+        known = [v for v in operands if v in self.last]
+        here = sum(self.cost(v) for v in operands)
+        otherwise = sum(size_bytes(v) for v in known if v not in self.first)
+        if node.outputs[0] in self.wanted:
+            otherwise += size_bytes(node.outputs[0])
+        return here <= otherwise if known else here < otherwise
 
     # ---- nodes -------------------------------------------------------------------------------
     def keep(self, node: Node) -> None:
@@ -315,11 +325,7 @@ class _Collapse:
         if rank < 3:
             return False
         wide = [v for v in dict.fromkeys(node.inputs) if v.type.shape == shape]
-        known = [v for v in wide if v in self.last]
-        if not known:
-            return False
-        otherwise = sum(size_bytes(v) for v in known if v not in self.first)
-        if sum(self.cost(v) for v in wide) > otherwise:
+        if not self.gains(node, wide):
             return False
         inputs = [
             self.channels_last(v) if v.type.shape == shape else self.narrow(v, rank)
@@ -371,23 +377,21 @@ class _Collapse:
         return self.delay(node, self.made(node, replace(op, paddings=pairs), self.last[source]))
 
     def sliced(self, node: Node) -> bool:
-        (source,) = node.inputs
+        """A slice, or the part of a concatenation's gradient, whose other inputs only have
+        shapes."""
+        source = node.inputs[0]
         if source not in self.last:
             return False
         op: Any = node.op
+        if isinstance(op, ConcatPart):
+            op = op.decompose(*node.inputs).node.op
         order = to_last(len(op.begin))
         bounds = [tuple(part[a] for a in order) for part in (op.begin, op.size)]
         return self.delay(node, self.made(node, Slice(*bounds), self.last[source]))
 
     def joined(self, node: Node) -> bool:
-        """A concatenation, or a part of one (whose other inputs only have shapes)."""
         rank = node.types[0].rank
-        read = node.inputs if isinstance(node.op, ConcatV2) else node.inputs[:1]
-        known = [v for v in dict.fromkeys(read) if v in self.last]
-        if not known or rank is None:
-            return False
-        otherwise = sum(size_bytes(v) for v in known if v not in self.first)
-        if sum(self.cost(v) for v in dict.fromkeys(node.inputs)) > otherwise:
+        if rank is None or rank < 3 or not self.gains(node, list(dict.fromkeys(node.inputs))):
             return False
         op: Any = node.op
         axis = to_first(rank)[normalize_axis(op.axis, rank)]
@@ -395,15 +399,33 @@ class _Collapse:
         return self.delay(node, self.made(node, replace(op, axis=axis), *inputs))
 
 
+def _wanted(fn: Function) -> set[Value]:
+    """Values that are turned to channels last, themselves or after ops that do not mind."""
+    found: set[Value] = set()
+    for node in reversed(fn.nodes):
+        rank = node.types[0].rank if node.types else None
+        if rank is None or rank < 3:
+            continue
+        if isinstance(node.op, Transpose):
+            if node.op.axes(rank) == to_last(rank):
+                found.add(node.inputs[0])
+        elif node.outputs[0] in found and isinstance(node.op, _SAME_RANK):
+            found.update(v for v in node.inputs if v.type.rank == rank)
+    return found
+
+
+_ELEMENTWISE = (Unary, Binary, Cast, Select, AddN)
+_PADS = (Pad, PadGrad, MirrorPad, MirrorPadGrad)
+_SAME_RANK = (*_ELEMENTWISE, *_PADS, Slice, ConcatV2)
 _Kinds = tuple[type[Op], ...]
 _MOVES: Sequence[tuple[_Kinds, Callable[[_Collapse, Node], bool]]] = (
     ((Transpose,), _Collapse.transpose),
-    ((Unary, Binary, Cast, Select, AddN), _Collapse.elementwise),
+    (_ELEMENTWISE, _Collapse.elementwise),
     ((FilledLike,), _Collapse.filled),
     ((BroadcastTo,), _Collapse.broadcast),
     ((Reduction,), _Collapse.reduction),
     ((L2Loss,), _Collapse.summed),
-    ((Pad, PadGrad, MirrorPad, MirrorPadGrad), _Collapse.padded),
-    ((Slice,), _Collapse.sliced),
-    ((ConcatV2, ConcatPart), _Collapse.joined),
+    (_PADS, _Collapse.padded),
+    ((Slice, ConcatPart), _Collapse.sliced),
+    ((ConcatV2,), _Collapse.joined),
 )

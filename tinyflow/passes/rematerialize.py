@@ -44,10 +44,8 @@ def rematerialize(fn: Function) -> Function:
     After:  %2 = Relu(%1); ... %8; %9 = Again(%1); %10 = Relu(%9); %11 = Mul(%8, %10)
     Bitwise: the same ops on the same inputs.
     """
-    if any(mark_of(node) for node in fn.nodes):
-        fn = recompute_marked(fn)
     budget = options.current().memory_budget
-    return fit(fn, budget) if budget and is_step(fn) else fn
+    return fit(fn, budget) if budget and is_step(fn) else recompute_marked(fn)
 
 
 def is_step(fn: Function) -> bool:
@@ -65,6 +63,8 @@ def mark_of(node: Node) -> str | None:
 
 def recompute_marked(fn: Function) -> Function:
     """Values that marked nodes hand to gradients are computed again from the marked inputs."""
+    if not any(mark_of(node) for node in fn.nodes):
+        return fn
     line = timeline(fn)
     marks = {node: mark_of(node) for node in fn.nodes if may_repeat(node)}
     needed: set[Value] = set(fn.outputs)  # by the forward part outside of their call
@@ -90,7 +90,8 @@ def recompute_marked(fn: Function) -> Function:
 # ---- by a budget --------------------------------------------------------------------------------
 def fit(fn: Function, budget: int) -> Function:
     """``fn`` with the fewest recomputations found that bring the peak to ``budget`` bytes, or with
-    the lowest peak found."""
+    the lowest peak found. What is marked is recomputed anyway."""
+    fn = recompute_marked(fn)
     if peak_bytes(fn) <= budget:
         return fn
     search = _Search(fn, budget)

@@ -9,7 +9,7 @@ from tinyflow import te
 from tinyflow.core.dtype import NARROW, float32
 from tinyflow.core.error import DTypeError
 from tinyflow.ir.graph.builder import Builder, building
-from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
+from tinyflow.ir.graph.nodes import Function, Node, Op, TensorType, Value
 from tinyflow.ir.graph.visit import bind, map_controls, remap
 from tinyflow.ops.cumulative import Cumulative
 from tinyflow.ops.indexing import TensorScatter, UnsortedSegmentSum
@@ -65,10 +65,11 @@ def _widened(type_: TensorType) -> TensorType:
 
 
 def _adds_up(node: Node) -> bool:
-    """Whether the op reduces 16-bit floats, itself or in what it decomposes into."""
+    """Whether the op reduces 16-bit floats, itself or in what it decomposes into.
+
+    Reductions to other types are among them: the place of the largest of bfloat16 values.
+    """
     if not any(v.dtype in NARROW for v in node.inputs):
-        return False
-    if not any(t.dtype in NARROW for t in node.types):
         return False
     try:
         same = node.op.infer(*[_widened(v.type) for v in node.inputs])
@@ -81,6 +82,8 @@ def _adds_up(node: Node) -> bool:
         return True
     if hasattr(node.op, "lower_loops"):
         return isinstance(node.op, SUMS) and not isinstance(node.op, SegmentExtremum)
+    if type(node.op).compute is Op.compute:
+        return False
     shapes = [v.type.shape for v in node.inputs]
     tensors = node.op.compute(
         *[te.placeholder(s, v.dtype) for s, v in zip(shapes, node.inputs, strict=True)]  # type: ignore[arg-type]

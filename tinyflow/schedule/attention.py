@@ -73,6 +73,7 @@ class _Expressions(GroupExpressions):
         self.own = set(member.items)
         super().__init__(grouping, member, whole.sizes)
         self.buffers, self.places, self.pitch = whole.buffers, places, pitch
+        self.domain = whole.group.domain
         rank = len(whole.outer)
         if member.kind == "map":
             split = [(s.var(f"i{n}"), e) for n, (_, e) in enumerate(self.outer)]
@@ -86,15 +87,12 @@ class _Expressions(GroupExpressions):
     def buffer(self, value: Value) -> Buffer:
         return self.places.get(value) or super().buffer(value)
 
-    def is_square(self, value: Value) -> bool:
-        return self.places[value].shape != (1,)
-
     def element(self, value: Value, indices: tuple[Expr, ...]) -> Expr:
         item = self.grouping.items.get(value)
         if item is None or item in self.own or value not in self.places:
             return super().element(value, indices)
         own = stretched(indices, item.shape)
-        if not self.is_square(value):
+        if item.extents != self.domain:
             return s.load(self.places[value], self.local(own[-1]))
         return s.load(self.places[value], self.local(own[-2]) * self.pitch + own[-1])
 
@@ -105,7 +103,7 @@ class _Expressions(GroupExpressions):
     def position(self, item: Item) -> Expr:
         if item.value not in self.places:
             return super().position(item)
-        if not self.is_square(item.value):
+        if item.extents != self.domain:
             return LOCAL
         return LOCAL * self.pitch + self.point[-1]
 
@@ -170,7 +168,6 @@ class _Attention:
         self.flops: Any = 0
         self.scratch: list[tuple[Buffer, Scratch]] = []
         self.packing: list[LoweredKernel] = []
-        self.steps: list[str] = []
         self.places = self._places()
         self.expressions = {
             m: _Expressions(grouping, self.whole, m, self.places, self.pitch)
@@ -189,8 +186,7 @@ class _Attention:
             readers = {members[u] for u in self.grouping.users.get(item.value, ()) if u in members}
             if item.value in self.group.hidden and readers - {member}:
                 name = f"{item.value.node.op.type_name.lower()}_rows{len(found)}"
-                size = (2,) if item.extents == self.group.domain else (1,)
-                found[item.value] = Buffer(name, item.value.dtype, size, "stack")
+                found[item.value] = Buffer(name, item.value.dtype, (1,), "stack")
         return found
 
     # ---- the stack -----------------------------------------------------------------------------
@@ -203,7 +199,8 @@ class _Attention:
             for value in (v for i in member.items for v, _ in i.reads):
                 last[value] = n
         slots: list[list[Value]] = []
-        squares = [v for v, b in self.places.items() if b.shape != (1,)]
+        domain = self.group.domain
+        squares = [v for v in self.places if self.grouping.items[v].extents == domain]
         for value in sorted(squares, key=lambda v: made[v]):
             member = members[made[value]]
             for slot in slots:

@@ -6,9 +6,12 @@ by memory bandwidth: each value is read and written once.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tinyflow.ir.loop import visit as loop_visit
-from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, Stmt, Store
+from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.passes.fusion import Item
 from tinyflow.schedule.grain import (
@@ -95,8 +98,30 @@ def lower_map(
         schedule.parallel(outer)
     else:
         schedule.vectorize(inner, lanes)
-    schedule.body = _bind_registers(schedule.body, registers, lanes)
+    schedule.body = _bind_registers(_branched(schedule.body), registers, lanes)
     return x.kernel(schedule.body, schedule.steps, flops, chunk, extents=extents, work=work)
+
+
+def _branched(body: Body) -> Body:
+    """A choice that all lanes of a vector share is a branch around it: of 64 parts of a
+    concatenation one is read, not each of them under a mask."""
+
+    def one(stmt: Stmt) -> Stmt | Body:
+        if not (isinstance(stmt, For) and stmt.kind == VECTORIZE and len(stmt.body) == 1):
+            return stmt
+        (store,) = stmt.body
+        if not isinstance(store, Store) or store.value.op != "select":
+            return stmt
+        condition, then, orelse = store.value.args
+        if stmt.var in scalar_visit.free_vars(condition):
+            return stmt
+        arms = [
+            For(stmt.var, stmt.extent, stmt.kind, (replace(store, value=value),))
+            for value in (then, orelse)
+        ]
+        return If(condition, *(_branched((arm,)) for arm in arms))
+
+    return loop_visit.map_statements(body, one)
 
 
 _LANE = s.var("lane")

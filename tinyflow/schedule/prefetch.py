@@ -24,6 +24,8 @@ PREFETCH_COLUMNS = 256
 STREAM_ELEMENTS = 1 << 18
 #: Bytes between a hint and the access it is for: hardware prefetchers stop at each page's end.
 AHEAD = 4096
+#: More arrays than this are not all streams: a concatenation reads one of its parts at a time.
+MAX_STREAMS = 16
 #: The point in a row kernel before its loops have names.
 ROW, COLUMN = s.var("i"), s.var("r")
 
@@ -39,6 +41,8 @@ def prefetch_stream(schedule: Schedule, inner: str, lanes: int) -> None:
         *(("prefetch", st.buffer, st.indices[0]) for st in loop_visit.collect(vector.body, Store)),
     ]
     calls: list[Stmt] = []
+    if len(accesses) > MAX_STREAMS:
+        return
     for function, buffer, index in dict.fromkeys(accesses):
         form = scalar_visit.linear(index, (vector.var, loop.var))
         size = buffer.dtype.size_bytes

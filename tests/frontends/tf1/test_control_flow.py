@@ -34,6 +34,14 @@ def test_fed_trip_count(trips: int) -> None:
     np.testing.assert_array_equal(found[1], np.full(3, 2.0**trips))
 
 
+def test_two_loops_from_the_same_start_stay_two() -> None:
+    long, short = (
+        tf.while_loop(lambda i, x, n=n: i < n, lambda i, x: (i + 1, x * 2.0), (0, tf.ones([2])))[1]
+        for n in (3, 2)
+    )
+    assert [r.tolist() for r in run([long, short])] == [[8.0, 8.0], [4.0, 4.0]]
+
+
 def test_one_variable_comes_back_alone_unless_asked() -> None:
     alone = tf.while_loop(lambda i: i < 5, lambda i: i + 1, [tf.constant(0)])
     assert isinstance(alone, tf.Tensor) and alone.name == "while/Exit:0"

@@ -47,7 +47,10 @@ class GraphOptions(_Settings):
 
 
 class ConfigProto(_Settings):
-    """``tf.Session(config=tf.ConfigProto(allow_soft_placement=True))``: accepted."""
+    """``tf.Session(config=tf.ConfigProto(allow_soft_placement=True))``: accepted.
+
+    memory_budget: bytes that a step may have in use (see docs/options.md); the one that has effect.
+    """
 
     nested = ("gpu_options", "graph_options", "device_count", "experimental")
 

@@ -121,6 +121,14 @@ class _Plan:
         return self.build([r if r.shape else r[()] for r in results])
 
     def bind(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
+        """As ``_bind``, with what the session's ConfigProto says about compiling."""
+        budget = getattr(self.session._config, "memory_budget", None)
+        if not budget:
+            return self._bind(arrays)
+        with core_options.override(memory_budget=int(budget)):
+            return self._bind(arrays)
+
+    def _bind(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
         """Checks shapes, compiles the step for them and binds it to the session's variables."""
         shapes = tuple([a.shape for a in arrays])
         for feed, shape in zip(self.feeds, shapes, strict=False):

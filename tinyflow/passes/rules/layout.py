@@ -321,6 +321,8 @@ class BroadcastIntoSelect(Rule):
 
     def check(m: Match) -> str | None:
         shape = m.root.type.shape
+        if m.node.inputs[1] is m.node.inputs[2]:
+            return ""  # one broadcast is both operands: as y it stays
         return None if shape in (m.c.type.shape, m.y.type.shape) else ""
 
     def rewrite(m: Match) -> Any:
