@@ -21,7 +21,7 @@ from tinyflow.ir.graph.verify import verify
 from tinyflow.ops import convert, logical, movement
 from tinyflow.ops import elementwise as ew
 from tinyflow.ops.creation import constant
-from tinyflow.passes.rules import algebraic, domain, layout, stability
+from tinyflow.passes.rules import algebraic, domain, layout, pieces, products, stability
 from tinyflow.passes.rules.conditions import is_integer
 from tinyflow.passes.rules.layout import holds
 from tinyflow.rewrite import Contract, Rule, RuleSet
@@ -30,8 +30,9 @@ from tinyflow.rewrite.rule import TableRule
 
 ALL: list[Rule] = [
     r() if isinstance(r, type) else r
-    for r in (*layout.RULES, *algebraic.RULES, *domain.RULES, *stability.RULES)
-]
+    for r in (*layout.RULES, *pieces.RULES, *products.RULES, *algebraic.RULES, *domain.RULES,
+              *stability.RULES)
+]  # fmt: skip
 
 TINY = np.finfo(np.float32).tiny
 SPECIAL = np.array(
@@ -96,6 +97,11 @@ AFTER: dict[str, list[str]] = {
     "Distribute": ["Add", "Mul"], "DivideByConstant": ["Constant", "Mul"], "ExpOfLog": ["Square"],
     "SquareOfSqrt": ["Abs"], "AbsoluteOfNonnegative": ["Exp"], "LogOfSoftmax": ["LogSoftmax"],
     "LogOfSumOfExp": ["LogSumExp"], "QuotientIsSoftmax": ["Softmax"],
+    "SliceOfSlice": ["Slice"], "SliceOfConcat": ["Slice"], "SliceOfPad": ["Slice"],
+    "PadOfPad": ["Pad"], "CastOfCast": ["Cast"], "ReverseOfReverse": [],
+    "ConcatOfConcat": ["ConcatV2"], "ConcatOfSlices": ["Slice", "ConcatV2"],
+    "TransposeIntoBatchMatMul": ["BatchMatMul"], "MatrixChain": ["MatMul", "MatMul"],
+    "IntegerMatrixChain": ["MatMul", "MatMul"],
     "OneMinusSigmoid": ["Neg", "Sigmoid"], "EntropyTerm": ["Xlogy"], "CancelDenominator": [],
 }  # fmt: skip
 #: needs a node that autodiff made: see test_stability

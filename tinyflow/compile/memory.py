@@ -14,7 +14,13 @@ from tinyflow.compile.program import Plan
 from tinyflow.ir.graph.nodes import Function, Value
 from tinyflow.passes.base import PassRecord
 from tinyflow.passes.plan_memory import Place
-from tinyflow.passes.rematerialize import fit, is_step, peak_bytes, rematerialize
+from tinyflow.passes.rematerialize import (
+    fit,
+    is_step,
+    peak_bytes,
+    recompute_marked,
+    rematerialize,
+)
 
 _ATTEMPTS = 4
 
@@ -90,16 +96,24 @@ def within_budget(
     before = _before_rematerialize(records)
     aim, peak = budget, memory_report(plan).peak_bytes
     best = fn, plan, peak
-    tried = fn
-    for _ in range(_ATTEMPTS if before is not None and is_step(before) else 0):
-        if peak <= budget:
-            break
-        aim = min(aim - 1, budget - (peak - peak_bytes(tried)))
-        tried = fit(before, max(aim, 1))  # type: ignore[arg-type]
+    if before is not None and not is_step(before):
+        before = None
+    estimate = 0 if before is None else peak_bytes(fn)
+    for _ in range(_ATTEMPTS):
+        if before is None or peak <= budget or estimate > aim:
+            break  # or nothing was found that would fit
+        aim = min(aim - 1, budget - (peak - estimate))
+        tried = fit(before, max(aim, 1))
+        estimate = peak_bytes(tried)
         attempt = plan_of(tried)
         peak = memory_report(attempt).peak_bytes
         if peak < best[2]:
             best = tried, attempt, peak
+    if best[2] > budget and before is not None and before is not fn:
+        plain = recompute_marked(before)
+        attempt = plan_of(plain)
+        if memory_report(attempt).peak_bytes < best[2]:
+            best = plain, attempt, memory_report(attempt).peak_bytes
     if best[2] > budget:
         warnings.warn(_too_much(memory_report(best[1]), budget), stacklevel=2)
     return best[0], best[1]

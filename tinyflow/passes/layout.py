@@ -1,7 +1,7 @@
 """Image layouts: what asks for channels first runs with channels last, in two phases.
 
 Main names: the passes ``expand_layouts`` and ``collapse_layouts``. May import core, ir.graph, ops,
-passes.base and fusion's cost.
+passes.base, rules.pieces and fusion's cost.
 
 Phase 1 puts a pair of transpositions around every op that knows a data format; phase 2 moves
 transpositions down through element-wise ops, reductions, pads and concatenations until they meet
@@ -34,10 +34,11 @@ from tinyflow.ops.normalization import FusedBatchNorm
 from tinyflow.ops.padding import MirrorPad, MirrorPadGrad, Pad, PadGrad
 from tinyflow.ops.pool_windows import PoolOp
 from tinyflow.ops.reduction import L2Loss, Reduction
-from tinyflow.ops.slicing import Slice
+from tinyflow.ops.slicing import Slice, StridedSlice
 from tinyflow.ops.windows import FORMATS, channels_first
 from tinyflow.passes.base import graph_pass
 from tinyflow.passes.fusion.cost import elements, size_bytes
+from tinyflow.passes.rules.pieces import piece_of
 
 #: channels first -> channels last
 LAST = {first: last for last, first in FORMATS.values()}
@@ -382,11 +383,14 @@ class _Collapse:
         source = node.inputs[0]
         if source not in self.last:
             return False
-        op: Any = node.op
-        if isinstance(op, ConcatPart):
-            op = op.decompose(*node.inputs).node.op
-        order = to_last(len(op.begin))
-        bounds = [tuple(part[a] for a in order) for part in (op.begin, op.size)]
+        whole = node.outputs[0]
+        if isinstance(node.op, ConcatPart):
+            whole = node.op.decompose(*node.inputs)
+        piece = piece_of(whole)
+        if piece is None:
+            return False
+        order = to_last(len(piece.begin))
+        bounds = [tuple(part[a] for a in order) for part in (piece.begin, piece.size)]
         return self.delay(node, self.made(node, Slice(*bounds), self.last[source]))
 
     def joined(self, node: Node) -> bool:
@@ -416,7 +420,7 @@ def _wanted(fn: Function) -> set[Value]:
 
 _ELEMENTWISE = (Unary, Binary, Cast, Select, AddN)
 _PADS = (Pad, PadGrad, MirrorPad, MirrorPadGrad)
-_SAME_RANK = (*_ELEMENTWISE, *_PADS, Slice, ConcatV2)
+_SAME_RANK = (*_ELEMENTWISE, *_PADS, Slice, StridedSlice, ConcatV2)
 _Kinds = tuple[type[Op], ...]
 _MOVES: Sequence[tuple[_Kinds, Callable[[_Collapse, Node], bool]]] = (
     ((Transpose,), _Collapse.transpose),
@@ -426,6 +430,6 @@ _MOVES: Sequence[tuple[_Kinds, Callable[[_Collapse, Node], bool]]] = (
     ((Reduction,), _Collapse.reduction),
     ((L2Loss,), _Collapse.summed),
     (_PADS, _Collapse.padded),
-    ((Slice, ConcatPart), _Collapse.sliced),
+    ((Slice, StridedSlice, ConcatPart), _Collapse.sliced),
     ((ConcatV2,), _Collapse.joined),
 )

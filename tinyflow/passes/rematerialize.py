@@ -33,7 +33,7 @@ from tinyflow.passes.recomputation import (
 #: Smaller values are not worth a kernel.
 WORTH = 4096
 #: How many segments are tried.
-SEGMENTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48)
+SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 @graph_pass(level=0)
@@ -156,7 +156,7 @@ class _Search:
         self.line = timeline(fn)
         self.ranges = lifetimes(self.line)
         self.own = own_bytes(fn)
-        self.known: dict[int, int] = {}
+        self.known: dict[Function, int] = {}
         if self.line.turn < 0:  # no gradients: what waits longest waits at the peak
             self.line.turn = self._peak_position()
         self.candidates = list(self._candidates())
@@ -183,10 +183,9 @@ class _Search:
                     yield _Candidate(value, one.size_bytes, one.first)
 
     def peak_of(self, fn: Function) -> int:
-        key = id(fn)
-        if key not in self.known:
-            self.known[key] = self.own + arena_bytes(timeline(fn))
-        return self.known[key]
+        if fn not in self.known:
+            self.known[fn] = self.own + arena_bytes(timeline(fn))
+        return self.known[fn]
 
     def without(self, dropped: set[Value], kept: set[Value]) -> Function:
         staying = (self.in_memory - dropped) | kept
@@ -268,15 +267,15 @@ class _Search:
         worse = 0
         for count in SEGMENTS:
             dropped, kept = self._segmented(size // count)
-            for more in (set(), cheap):
-                tried = self.without(dropped | more, kept)
-                peak = self.peak_of(tried)
-                if peak < lowest:
-                    best, lowest, worse = tried, peak, 0
-                if peak <= self.budget:
-                    return tried
-            worse += 1
-            if worse > 4:
+            tried = self.without(dropped | cheap, kept)
+            peak = self.peak_of(tried)
+            worse = 0 if peak < lowest else worse + 1
+            if peak < lowest:
+                best, lowest = tried, peak
+            if peak <= self.budget:
+                alone = self.without(dropped, kept)
+                return alone if self.peak_of(alone) <= self.budget else tried
+            if worse == 2:
                 break
         return best
 

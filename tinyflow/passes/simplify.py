@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tinyflow.ir.graph.nodes import Function
 from tinyflow.passes.base import GraphPass
-from tinyflow.passes.rules import algebraic, domain, layout, stability
+from tinyflow.passes.rules import algebraic, domain, layout, pieces, products, stability
 from tinyflow.rewrite import RuleSet
 
 
@@ -25,7 +25,10 @@ def rule_pass(name: str, rule_set: RuleSet, doc: str) -> GraphPass:
 #: with the layout rules, because broadcasts and reshapes stand between the ops of the patterns;
 #: without the algebraic ones, which would bring gradients into forms that the patterns do not know
 STABILIZE = RuleSet("stabilize", [*layout.RULES, *stability.RULES])
-SIMPLIFY = RuleSet("simplify", [*layout.RULES, *algebraic.RULES, *domain.RULES])
+SIMPLIFY = RuleSet(
+    "simplify",
+    [*layout.RULES, *pieces.RULES, *products.RULES, *algebraic.RULES, *domain.RULES],
+)
 
 stabilize = rule_pass(
     "stabilize", STABILIZE, "Forms that keep their value where the naive one overflows."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from tinyflow.compile.memory import memory_report
 from tinyflow.ir.graph.nodes import Node, Value
 from tinyflow.tools import layout
 from tinyflow.tools.kernel_table import call_summary, kernel_table, legend
@@ -259,6 +260,7 @@ def show_memory(view: View) -> list[str]:
     lines += table(rows, "llrllrr", header, flexible=(1, 3, 4))
     arena = [v for v, p in memory.places.items() if p.kind == "arena"]
     alone = sum(map(plan.bytes_of, arena))
+    lines += _peak_lines(plan)
     if len(arena) > 1:
         lines.append(f"  The arena holds {plural(len(arena), 'value')} of together "
                      f"{layout.size(alone)} in {layout.size(memory.arena_bytes)}.")  # fmt: skip
@@ -272,6 +274,22 @@ def show_memory(view: View) -> list[str]:
     numbered = [f"{n} = {getattr(getattr(a, 'kernel', None), 'name', _host_name(a))}"
                 for n, a in enumerate(plan.actions)]  # fmt: skip
     return lines + wrapped("Kernels: " + ", ".join(numbered), "  ", "  ")
+
+
+def _peak_lines(plan: Any) -> list[str]:
+    """The planned peak, which is what the step takes when it runs."""
+    report = memory_report(plan)
+    parts = [
+        f"{kind} {layout.size(getattr(report, kind))}"
+        for kind in ("arena", "variables", "feeds", "fetches", "constants")
+    ]
+    lines = wrapped(f"Peak {layout.size(report.peak_bytes)}: {', '.join(parts)}.", "  ", "  ")
+    if report.arena:
+        lines += wrapped(
+            f"Arena: {layout.size(report.naive)} of values in {layout.size(report.arena)}; at one "
+            f"time {layout.size(report.live)} live.", "  ", "  ",
+        )  # fmt: skip
+    return lines
 
 
 _ORDER = ["feed", "variable", "counter", "initialized", "constant", "arena", "fetch"]

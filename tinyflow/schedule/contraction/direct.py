@@ -11,7 +11,7 @@ all tiles; partial sums go through memory in between, which continues the same c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import (
@@ -65,12 +65,14 @@ TURNED_PANELS = 4
 TILE_TERMS = 576
 #: Tiles of rows per task where no other axis gives tasks: b passes once for all of them.
 BAND_TILES = 10
+#: Few terms, and the tile for them.
+THIN_TERMS, THIN_ROWS, THIN_VECTORS = 32, 2, 8
 #: Tasks for threads that make their shares about equal.
 MANY_TASKS = 8
 #: One tile's rows only: b streams from memory, so many of its rows at a time ...
-STREAMED_TERMS = 32
-#: ... and so many bytes of each (a page).
-STREAMED_BYTES = 4096
+STREAMED_TERMS = 8
+#: ... and so many bytes of each (two pages).
+STREAMED_BYTES = 8192
 
 #: b at the summed axes' values, for a panel and a column within it
 PanelElement = Callable[[Sequence[Expr], Expr, Expr], Expr]
@@ -83,6 +85,8 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     apart = p.b_stride != 1 and p.n > 1
     far = apart or p.n * size >= FAR
     form = p.tuning.form if p.k else None
+    if form is None and _is_thin(p, target):
+        return [_lower_whole(_thin(p), target)]
     if form == "panels":
         return [_lower_stack_panels(p)]
     if not (p.k and (far or a_is_turned(p))) if form is None else form in ("in_place", "long"):
@@ -125,6 +129,19 @@ def _with_packed_panels(
     pack = p.x.kernel((For(task, extent, PARALLEL, packing),), ["cache_read(b, panels)",
                       "parallel(j.o)"], 0, 1, scratch, "_pack")  # fmt: skip
     return [pack, lower(element, scratch)]
+
+
+def _is_thin(p: Problem, target: Target) -> bool:
+    """Whether the result is large and takes few terms: its memory is the work (a weight gradient
+    of a small batch, with the update behind it)."""
+    result_bytes = p.all_rows * p.n * p.dtype.size_bytes
+    plain = p.b_stride == 1 and not p.shared and not p.column_loops and p.panels > 1
+    return 0 < p.k <= THIN_TERMS and plain and p.row_tiles > 1 and result_bytes > target.l2_bytes
+
+
+def _thin(p: Problem) -> Problem:
+    """Few rows at a time, so that each is read and written as one stream."""
+    return replace(p, rows=min(p.rows, THIN_ROWS), vectors=min(-(-p.n // p.lanes), THIN_VECTORS))
 
 
 def flat_index(axes: Sequence[tuple[Expr, int]]) -> Expr:
@@ -185,7 +202,7 @@ def _lower_whole(
     # Threads share the larger operand, so that each of them reads only its part of it, and panels
     # that do not stay in the cache together stay there one at a time.
     b_bytes = p.k * p.n * extent_of(p.column_loops) * p.dtype.size_bytes
-    swap = p.n > p.all_rows or b_bytes > target.l2_bytes // 2
+    swap = (p.n > p.all_rows or b_bytes > target.l2_bytes // 2) and not _is_thin(p, target)
     if p.tuning.order is not None:
         swap = p.tuning.order == "columns"
     tiles = columns_first if swap and p.panels * extent_of(p.column_loops) > 1 else rows_first
@@ -414,7 +431,7 @@ def a_is_turned(p: Problem) -> bool:
         and p.panels * extent_of(p.column_loops) >= TURNED_PANELS
         and p.rows <= p.lanes
         and p.row_tiles > 1
-        and p.k >= STREAMED_TERMS
+        and p.k >= 32
     )
 
 

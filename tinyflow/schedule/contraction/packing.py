@@ -53,7 +53,8 @@ def packed_panels(p: Problem, b: Expr, x: GroupExpressions, name: str) -> Panels
     along = p.column
     assert along is not None
     apart = stride_along(b, TERM)
-    if p.b_stride == 1 and apart is not None and apart * p.dtype.size_bytes < FAR_BYTES:
+    near = isinstance(apart, int) and apart * p.dtype.size_bytes < FAR_BYTES
+    if p.b_stride == 1 and near:
         return None
     around = [axis for axis in p.shared if axis[0] in scalar_visit.free_vars(b)]
     panel = s.var("jt")

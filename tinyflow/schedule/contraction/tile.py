@@ -37,7 +37,7 @@ UNROLLED = 64
 
 #: Arrays of an epilogue that are asked for ahead, and the terms from which there is time to.
 MOST_HINTS = 4
-HINT_TERMS = 16
+HINT_TERMS = 4
 
 # ---- one tile ------------------------------------------------------------------------------------
 ROW, VECTOR, LANE, TERM = s.var("u"), s.var("v"), s.var("lane"), s.var("k")
