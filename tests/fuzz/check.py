@@ -6,6 +6,7 @@ May import tests.fuzz, core and runtime.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+import tinyflow as tf
 from tests.fuzz.oracle import Expected, expected
 from tests.fuzz.programs import Program, defined, simple
-from tinyflow.core.error import Unsupported
+from tinyflow.core.error import Unsupported, UserError
 from tinyflow.ir.graph import interp
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.specialize import specialize
@@ -42,11 +44,15 @@ class Failure:
 
 @dataclass
 class Coverage:
-    """How much of what was compared a bound holds to: a wide bound proves nothing."""
+    """How much of what was compared a bound holds to: a wide bound proves nothing.
+
+    unsupported: programs that stopped there.   symbolic: programs with a step for all row counts.
+    """
 
     elements: int = 0
     tight: int = 0
     unsupported: int = 0
+    symbolic: int = 0
 
 
 def ways_of(seed: int) -> tuple[tuple[dict[str, Any], ...], ...]:
@@ -62,6 +68,7 @@ def check(
     program: Program,
     families: tuple[tuple[dict[str, Any], ...], ...] = ALL,
     coverage: Coverage | None = None,
+    sizes: bool = False,
 ) -> Failure | None:
     """Compares every way of running with the oracle, and the ways of a family bit by bit."""
     coverage = coverage or Coverage()
@@ -78,8 +85,9 @@ def check(
             except Unsupported as error:
                 coverage.unsupported += 1
                 return Failure("unsupported", f"{way}: {error}")
-            except Exception:
-                return Failure(f"error {_exception_name()}", f"{way}: {traceback.format_exc(limit=-8)}")
+            except Exception as error:
+                text = f"{way}: {traceback.format_exc(limit=-8)}"
+                return Failure(f"error {type(error).__name__}", text)
             exact = way.get("level", REAL_LEVEL) < REAL_LEVEL
             found = _compare(results, wanted, exact, coverage)
             if found:
@@ -90,14 +98,44 @@ def check(
             for n, (x, y) in enumerate(zip(first, results, strict=True)):
                 if bits(x) != bits(y):
                     return Failure("bits", f"{family[0]} and {way} differ in result {n}:\n{x}\n{y}")
+    return check_sizes(program, coverage) if sizes else None
+
+
+def check_sizes(program: Program, coverage: Coverage | None = None) -> Failure | None:
+    """A step that serves all numbers of rows has the bits of one made for this number.
+
+    Programs that say somewhere how many rows there are have nothing to compare.
+    """
+    counts = collections.Counter(a.shape[0] for a in program.inputs.values() if a.ndim and len(a))
+    if program.variables or not counts:
+        return None
+    rows = counts.most_common(1)[0][0]
+    longer = program.with_rows(rows, rows + 3)
+    try:
+        wanted = longer.build(rows + 3).run()
+    except (UserError, Unsupported, ValueError, TypeError):
+        return None
+    except Exception as error:
+        return Failure(f"sizes {type(error).__name__}", traceback.format_exc(limit=-8))
+    try:
+        built = program.build(rows)
+        feeds = [*built.feeds.values()], [*longer.inputs.values()]
+        with tf.Session(graph=built.graph) as session:
+            for arrays in feeds:
+                fed = dict(zip(built.feeds, arrays, strict=True))
+                results = session.run(built.fetches, fed)
+    except Exception as error:
+        text = f"{rows} rows, then {rows + 3}: {traceback.format_exc(limit=-8)}"
+        return Failure(f"sizes {type(error).__name__}", text)
+    if coverage is not None:
+        coverage.symbolic += any(f.symbolic for f in built.graph.steps.values())
+    for n, (x, y) in enumerate(zip(results, wanted, strict=True)):
+        x = np.asarray(x)
+        if x.shape != y.shape or bits(x) != bits(y):
+            return Failure(
+                "sizes", f"{rows} rows, then {rows + 3}: result {n} is\n{x}\nexpected\n{y}"
+            )
     return None
-
-
-def _exception_name() -> str:
-    import sys
-
-    kind = sys.exc_info()[0]
-    return kind.__name__ if kind else ""
 
 
 def bits(array: np.ndarray) -> bytes:
@@ -112,7 +150,7 @@ def _compare(
 ) -> str | None:
     if len(results) != len(wanted):
         return f"{len(results)} results, expected {len(wanted)}"
-    for n, (got, want) in enumerate(zip(results, wanted)):  # noqa: B905 - lengths compared above
+    for n, (got, want) in enumerate(zip(results, wanted, strict=True)):
         value, bound = want.value, want.bound
         if got.dtype != value.dtype or got.shape != value.shape:
             return f"result {n} is {got.dtype}{got.shape}, expected {value.dtype}{value.shape}"

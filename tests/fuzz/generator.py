@@ -190,7 +190,8 @@ class Maker:
             line = f"u0 = tf.assign_sub({w}, 0.125 * tf.gradients({y}, {w})[0]).op"
         else:
             rule = str(self.pick(OPTIMIZERS))
-            line = f"u0 = {rule}.minimize(tf.reduce_sum(tf.tanh({y})), var_list=[{', '.join(read)}])"
+            own = ", ".join(read)
+            line = f"u0 = {rule}.minimize(tf.reduce_sum(tf.tanh({y})), var_list=[{own}])"
         try:
             exec(line, self.names)
         except (UserError, ValueError, TypeError) as error:

@@ -76,27 +76,42 @@ class Program:
     update: str | None = None
     seed: int | None = None
 
-    def names(self) -> dict[str, Any]:
-        """Runs the statements in the current graph: every name and what it stands for."""
+    def names(self, unknown: int | None = None) -> dict[str, Any]:
+        """Runs the statements in the current graph: every name and what it stands for.
+
+        unknown: inputs of that many rows are declared without saying how many.
+        """
         found: dict[str, Any] = {"tf": tf, "np": np}
         for name, array in self.inputs.items():
-            found[name] = tf.placeholder(as_dtype(array.dtype), array.shape, name=name)
+            shape: Any = array.shape
+            if shape[:1] == (unknown,):
+                shape = (None, *shape[1:])
+            found[name] = tf.placeholder(as_dtype(array.dtype), shape, name=name)
         for name, array in self.variables.items():
             found[name] = tf.Variable(array, name=name)
         for line in self.lines:
             exec(line, found)  # the text that is printed is the text that ran
         return found
 
-    def build(self) -> Built:
+    def build(self, unknown: int | None = None) -> Built:
         graph = tf.Graph()
         with graph.as_default():
-            names = self.names()
+            names = self.names(unknown)
             reads = [tf.identity(names[w]) for w in self.variables]
             return Built(
                 graph, [tf.convert_to_tensor(names[o]) for o in self.outputs],
                 {names[x]: array for x, array in self.inputs.items()}, reads,
                 names[self.update] if self.update else None, tf.global_variables_initializer(),
             )  # fmt: skip
+
+    def with_rows(self, old: int, new: int) -> Program:
+        """Inputs of ``old`` rows get ``new`` ones, by repetition."""
+        changed = {
+            name: np.concatenate([array] * (new // old + 1))[:new]
+            if array.shape[:1] == (old,) else array
+            for name, array in self.inputs.items()
+        }  # fmt: skip
+        return dataclasses.replace(self, inputs=changed)
 
     def sliced(self, outputs: Sequence[str] | None = None, update: bool = True) -> Program:
         """Only what ``outputs`` (default: the same) and the update need."""

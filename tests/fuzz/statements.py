@@ -68,6 +68,16 @@ def arg_extremum(m: Any) -> None:
         m.emit(f"tf.{m.pick(('argmax', 'argmin'))}({x}, axis={axis})")
 
 
+def counted(m: Any) -> None:
+    """Sizes that only running tells, inside; static results."""
+    x = m.find(low=1, high=3)
+    rows = m.find("bool", shape=m.shape_of(x)[:1])
+    m.emit(m.pick((
+        "tf.reduce_sum(tf.boolean_mask({}, {}), axis=0)", "tf.reduce_max(tf.where({1}))",
+        "tf.size(tf.where({0} > 0.25))", "tf.size(tf.unique(tf.reshape({0}, [-1]))[0])",
+    )).format(x, rows))  # fmt: skip
+
+
 def truth(m: Any) -> None:
     x = m.find("bool", low=1)
     m.emit(f"tf.reduce_{m.pick(('all', 'any'))}({x}, axis={axes_of(m, len(m.shape_of(x)))})")
@@ -199,7 +209,8 @@ def pad_tile_reverse(m: Any) -> None:
 def compare(m: Any) -> None:
     x = m.find(m.pick((None, None, "int32")))
     y = m.fitting(x)
-    m.emit(f"tf.{m.pick(('less', 'greater', 'less_equal', 'greater_equal', 'not_equal'))}({x}, {y})")
+    test = m.pick(("less", "greater", "less_equal", "greater_equal", "not_equal"))
+    m.emit(f"tf.{test}({x}, {y})")
 
 
 def logic(m: Any) -> None:
@@ -421,7 +432,7 @@ def branch(m: Any) -> None:
 
 
 FAMILIES = (
-    (unary, 8), (guarded, 7), (binary, 12), (reduction, 9), (arg_extremum, 1), (truth, 1),
+    (unary, 8), (guarded, 7), (binary, 12), (reduction, 9), (arg_extremum, 1), (truth, 1), (counted, 1),
     (row_function, 8), (transpose, 4), (reshape, 4), (index, 6), (join, 4), (split, 2),
     (pad_tile_reverse, 4), (compare, 3), (logic, 1), (where, 4), (gather, 3),
     (gather_scatter_nd, 2), (segments, 3), (one_hot, 1), (ordered, 2), (cast, 4), (integers, 4),

@@ -223,6 +223,14 @@ def test_a_row_longer_than_the_rule_for_short_reductions(eager):
     check(attend, heads(3, 8200, 24, batch=(2,)), ["attention"])
 
 
+def test_rows_too_long_for_a_stack_wait_in_the_arena(eager):
+    """The gradient's kernel, whose tasks are few."""
+    arrays = heads(33, 2500, 24)
+    found = check(with_gradients, arrays, ["attention", "attention"])
+    assert "in the arena" in found.plan.kernels[-1].steps[0]
+    assert "in the stack" in found.plan.kernels[1].steps[0]
+
+
 @pytest.mark.parametrize("build", [attend, with_gradients])
 def test_memory_grows_with_the_length(build):
     """Twice the length: twice the memory, not four times."""

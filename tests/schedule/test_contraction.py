@@ -43,7 +43,7 @@ FORMS = [
     ((3, 37, 50), False, True, "cache_read(b, panel)"),
     ((20, 1, 300), False, True, "cache_read(b, panel)"),  # an outer product
     ((30, 1200, 300), False, False, "split(k, 2 blocks)"),
-    ((2, 300, 4100), False, False, "split(k, 10 blocks)"),  # b streams from memory
+    ((2, 300, 4100), False, False, "split(k, 38 blocks)"),  # b streams from memory
     ((70, 200, 300), True, False, "cache_read(a, tile)"),
     ((70, 700, 300), True, False, "split(k, 2 blocks)"),
     ((200, 700, 600), True, False, "cache_read(a, band)"),  # blocked

@@ -20,7 +20,7 @@ from tinyflow.runtime import jit
 from tinyflow.runtime.kernel_cache import cache_key, default_cache
 from tinyflow.schedule.targets import Target
 
-_addresses: dict[tuple[str, Target], int] = {}
+_addresses: dict[str, int] = {}
 _lock = threading.Lock()
 
 
@@ -43,11 +43,23 @@ def kernel_text(kernel: Kernel) -> str:
     return show(replace(kernel, name="kernel"))
 
 
+@functools.cache
 def target_text(target: Target) -> str:
     return (
         f"{target.triple} {target.cpu} {target.features} lanes={target.lanes} "
         f"{generator_fingerprint()}"
     )
+
+
+def object_key(kernel: Kernel, target: Target) -> str:
+    """Key of the kernel's machine code in the caches; kernels that were read from there know it."""
+    known: str | None = kernel.__dict__.get("object_key")
+    if known is not None:
+        return known
+    keys: dict[Target, str] = kernel.__dict__.setdefault("_object_keys", {})
+    if target not in keys:  # printing a kernel costs as much as scheduling it
+        keys[target] = cache_key(kernel_text(kernel), target_text(target))
+    return keys[target]
 
 
 def kernel_llvm(kernel: Kernel, target: Target, symbol: str = "kernel") -> str:
@@ -63,13 +75,12 @@ def kernel_assembly(kernel: Kernel, target: Target) -> str:
 
 def kernel_address(kernel: Kernel, target: Target) -> int:
     """Address of the kernel's native code: from memory, from disk, or compiled now."""
-    text = kernel_text(kernel)
-    known = _addresses.get((text, target))
+    key = object_key(kernel, target)
+    known = _addresses.get(key)
     if known is not None:
         return known
     if options.current().verify:
         verify(kernel)
-    key = cache_key(text, target_text(target))
     symbol = f"k{key[:24]}"
 
     def build() -> bytes:
@@ -81,7 +92,7 @@ def kernel_address(kernel: Kernel, target: Target) -> int:
 
     code = default_cache().get_or_build(key, build)
     with _lock:
-        address = _addresses.get((text, target))
+        address = _addresses.get(key)
         if address is None:
-            address = _addresses[text, target] = jit.load_object(code, symbol)
+            address = _addresses[key] = jit.load_object(code, symbol)
     return address

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflow.compile import seen
 from tinyflow.compile.kernels import kernel_address
 from tinyflow.compile.loops import (
     BranchAction,
@@ -28,6 +29,7 @@ from tinyflow.compile.loops import (
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
+from tinyflow.core.garbage import without_collections
 from tinyflow.core.shape import substituted
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
@@ -99,6 +101,7 @@ class Plan:
         return kernels_in(self.actions, LoweredKernel)
 
 
+@without_collections
 def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> Plan:
     """Groups, kernels and memory for an optimised function with static types.
 
@@ -171,11 +174,14 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
 def _lowered(
     grouping: Grouping, group: Group, target: Target, fuse: bool, known: dict[Any, Any]
 ) -> list[LoweredKernel]:
-    """The group's kernels; repeated layers are scheduled once."""
+    """The group's kernels; repeated layers are scheduled once, and by one process once."""
     key, external, results = grouping.signature(group)
     found = known.get(key)
     if found is None:
-        kernels = lower_group(grouping, group, target, generic=not fuse)
+        kernels = seen.kernels_of(
+            key, group, external + results, target, fuse,
+            lambda: lower_group(grouping, group, target, generic=not fuse),
+        )  # fmt: skip
         known[key] = kernels, external, results
         return kernels
     kernels, old_external, old_results = found

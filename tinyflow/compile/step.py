@@ -20,6 +20,7 @@ from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.compile.symbolic import Pattern, SymbolicStep
 from tinyflow.core import options
 from tinyflow.core.error import InvalidArgumentError, Unsupported
+from tinyflow.core.garbage import without_collections
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.pipeline import optimize
@@ -110,6 +111,7 @@ class Step:
         """Kernels and memory of the whole step, compiled together."""
         return self.plan_for(self.fuse)
 
+    @without_collections
     def bind(self, store: VariableStore) -> BoundStep:
         """The step with one session's variables and an arena of its own."""
         return BoundStep(self, store)
@@ -154,6 +156,7 @@ class BoundStep:
         self._ran, self._ready = True, self.compiled
 
 
+@without_collections
 def compile_step(
     fetches: Sequence[Value],
     targets: Sequence[Node],

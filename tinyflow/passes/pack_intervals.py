@@ -55,7 +55,7 @@ def pack(ranges: Sequence[Range]) -> Packing:
     """Offsets such that ranges alive at the same time do not overlap. Deterministic."""
     bound = most_live_bytes(ranges)
     best: tuple[int, list[int]] = 0, []
-    found = []
+    found: list[tuple[int, int, list[int], list[int], bool]] = []
     for order in _orders(ranges):
         for tight in (True, False):
             offsets, total = _placed(ranges, order, tight)

@@ -100,7 +100,7 @@ def may_repeat(node: Node) -> bool:
 
 @dataclass(eq=False)
 class Choice:
-    """dropped: values to compute again.   is_kept: whether an early value will be in memory late."""
+    """dropped: values to compute again.   is_kept: whether an early value stays in memory."""
 
     dropped: set[Value]
     is_kept: Callable[[Value], bool]

@@ -178,9 +178,9 @@ class _Search:
     def _candidates(self) -> Iterator[_Candidate]:
         """Values in memory across the turn that could be computed again."""
         for value, one in self.ranges.items():
-            if one.first <= self.line.turn < one.last and one.size_bytes >= WORTH:
-                if may_repeat(value.node) and self.line.is_early(value.node):
-                    yield _Candidate(value, one.size_bytes, one.first)
+            waits = one.first <= self.line.turn < one.last and one.size_bytes >= WORTH
+            if waits and may_repeat(value.node) and self.line.is_early(value.node):
+                yield _Candidate(value, one.size_bytes, one.first)
 
     def peak_of(self, fn: Function) -> int:
         if fn not in self.known:
@@ -223,14 +223,13 @@ class _Search:
 
     def _cheap_values(self) -> list[_Candidate]:
         """Candidates that follow from other values in memory without a contraction."""
-        found = []
         verdicts: dict[Value, bool] = {}
-        for one in sorted(self.candidates, key=lambda c: c.position):
-            if self._is_cheap_node(one.value.node) and all(
-                self._is_within_reach(v, verdicts) for v in one.value.node.inputs
-            ):
-                found.append(one)
-        return found
+        return [
+            one
+            for one in sorted(self.candidates, key=lambda c: c.position)
+            if self._is_cheap_node(one.value.node)
+            and all(self._is_within_reach(v, verdicts) for v in one.value.node.inputs)
+        ]
 
     def _is_within_reach(self, wanted: Value, verdicts: dict[Value, bool]) -> bool:
         stack = [wanted]

@@ -52,6 +52,15 @@ class Launch:
             flags |= native_ir.FLAG_ALWAYS
         return cls(target, 0, 1, flag_slots or (0,), (), "jump", flags=flags)
 
+    @classmethod
+    def gang(cls, n_members: int) -> Launch:
+        """A record whose tasks are ``n_members`` launches, run at the same time.
+
+        Behind it stand a jump over them, and they themselves.
+        """
+        address = native.native_runtime().addresses["run_gang"]
+        return cls(address, n_members, 1, (), (0, 0, 0), "gang", flags=native_ir.FLAG_GANG)
+
 
 @dataclass(frozen=True)
 class LaunchStatus:

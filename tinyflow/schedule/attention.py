@@ -12,7 +12,8 @@ A task has a block of rows (queries) of everything between the contractions on i
 
 Every element is computed in the canonical order of its kind (te/canonical.py): whole rows, chains
 over all terms; so there is nothing to rescale, and the bits are those of separate kernels. Sums
-over the rows go through the blocks in order, so then only the shared axes are for threads.
+over the rows go through the blocks in order, so then only the shared axes are for threads; a task
+has its rows in the arena if they are too long for a stack.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from typing import Any
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop import visit as loop_visit
-from tinyflow.ir.loop.nodes import PARALLEL, SERIAL, Alloc, Body, Buffer, For, If, Store
+from tinyflow.ir.loop.nodes import PARALLEL, SERIAL, Alloc, Body, Buffer, For, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
 from tinyflow.passes.fusion import Group, Grouping, Item, stretched
 from tinyflow.passes.fusion.attention import BLOCK_BYTES, reading_of
+from tinyflow.passes.fusion.groups import Member
 from tinyflow.schedule.attention_rows import (
     FIRST,
     LOCAL,
@@ -55,8 +57,8 @@ from tinyflow.te.canonical import STRIPE
 
 #: Rows of a block: each reads all of k and v from the second-level cache.
 BLOCK_ROWS = 32
-#: The block, and how many tiles of rows it has.
-BLOCK, TILES = s.var("block"), s.var("tiles")
+#: The task; the block, and how many tiles of rows it has.
+TASK, BLOCK, TILES = s.var("task"), s.var("block"), s.var("tiles")
 _TILE, _PANEL = s.var("it"), s.var("jt")
 
 
@@ -140,10 +142,14 @@ def _at_most(step: int, total: int, start: Expr) -> Expr:
     return full if total % step == 0 else s.minimum(full, s.index(total) - start)
 
 
-def _blocks_of(m: int, row_bytes: int, target: Target) -> _Blocks:
-    """Rows that fit the stack, in tiles that fill the registers, blocks as equal as they can be."""
-    fit = max(1, BLOCK_BYTES // row_bytes)
-    most = max(1, (target.vector_registers - 3) // 2)
+def _most_rows(target: Target) -> int:
+    """Rows of a tile of two vectors that fills the registers."""
+    return max(1, (target.vector_registers - 3) // 2)
+
+
+def _blocks_of(m: int, fit: int, target: Target) -> _Blocks:
+    """At most ``fit`` rows, in tiles that fill the registers, blocks as equal as they can be."""
+    most = _most_rows(target)
     if fit < most:
         rows = min(fit, m)
         return _Blocks(m, rows, 1, max(2, (target.vector_registers - 4) // (rows + 1)))
@@ -151,6 +157,33 @@ def _blocks_of(m: int, row_bytes: int, target: Target) -> _Blocks:
     all_tiles = -(-m // rows)
     tiles = max(1, min(fit, BLOCK_ROWS) // rows)
     return _Blocks(m, rows, -(-all_tiles // -(-all_tiles // tiles)), 2)
+
+
+def _sums_rows(member: Member) -> bool:
+    """Whether its contraction's terms are the rows."""
+    item = member.group.reduction
+    return item is not None and member.square is not None and (
+        reading_of(item, member.square) == "terms"
+    )  # fmt: skip
+
+
+def _shifted(body: Body, buffers: set[Buffer], offset: Expr) -> Body:
+    """Every access to one of the buffers, ``offset`` elements further."""
+
+    def expression(expr: Expr) -> Expr:
+        def one(e: Expr) -> Expr | None:
+            if e.op == "load" and e.attr in buffers:
+                return s.load(e.attr, e.args[0] + offset)
+            return None
+
+        return scalar_visit.transform(expr, one)
+
+    def statement(stmt: Stmt) -> Stmt:
+        if isinstance(stmt, Store) and stmt.buffer in buffers:
+            return Store(stmt.buffer, (stmt.indices[0] + offset,), stmt.value)
+        return stmt
+
+    return loop_visit.map_statements(loop_visit.map_expressions(body, expression), statement)
 
 
 class _Attention:
@@ -216,20 +249,28 @@ class _Attention:
                 slots.append([value])
         return slots
 
-    def _allocated(self, body: Body, blocks: _Blocks, slots: list[list[Value]]) -> Body:
-        """``body`` with real buffers on the stack."""
+    def _allocated(
+        self, body: Body, blocks: _Blocks, slots: list[list[Value]], in_arena: bool
+    ) -> Body:
+        """``body`` with real buffers for its rows: on the stack, or in the arena, TASK's part."""
         change: dict[Buffer, Buffer] = {}
+        size = blocks.height * self.pitch
         for slot in slots:
             first = self.places[slot[0]]
-            size = blocks.height * self.pitch
             buffer = Buffer(first.name, first.dtype, (size,), "stack")
+            if in_arena:
+                total = extent_of(self.shared) * size
+                buffer = Buffer(first.name, first.dtype, (total,))
+                self.scratch.append((buffer, Scratch(first.dtype, total, "rows")))
+                body = _shifted(body, {self.places[v] for v in slot}, TASK * size)
             change |= {self.places[v]: buffer for v in slot}
         for buffer in self.places.values():
             if buffer not in change:
                 change[buffer] = Buffer(buffer.name, buffer.dtype, (blocks.height,), "stack")
         body = loop_visit.substitute_buffers(body, change)
         for buffer in dict.fromkeys(change.values()):
-            body = (Alloc(buffer, body),)
+            if buffer.scope == "stack":
+                body = (Alloc(buffer, body),)
         return body
 
     # ---- contractions --------------------------------------------------------------------------
@@ -300,7 +341,7 @@ class _Attention:
         """A contraction whose terms are the rows: its sums wait in memory for the next block."""
         item = x.group.reduction
         assert item is not None
-        most = max(1, (self.target.vector_registers - 3) // 2)
+        most = _most_rows(self.target)
         m = loop_extent(item.extents[-2])
         p, a, _ = self._problem(x, -(-m // -(-m // most)), 2, True)
         bare = len(x.results) == 1 and x.results[0] is item
@@ -341,32 +382,33 @@ class _Attention:
     def lower(self) -> list[LoweredKernel]:
         slots = self._slots()
         row_bytes = sum(self.pitch * slot[0].dtype.size_bytes for slot in slots)
-        blocks = _blocks_of(self.m, row_bytes, self.target)
+        fit = BLOCK_BYTES // row_bytes
+        over_rows = any(_sums_rows(m) for m in self.group.members)
+        in_arena = over_rows and fit < _most_rows(self.target)
+        if in_arena:
+            fit = max(_most_rows(self.target), self.target.l2_bytes // 2 // row_bytes)
+        blocks = _blocks_of(self.m, max(1, fit), self.target)
         body: Body = ()
-        over_rows = False
-        for member, square in self.group.members:
-            x = self.expressions[member]
-            if member in self.sweeps:
-                body += rows_nest(self.sweeps[member], self.n, self.target)
-                per_row = self.sweeps[member].operations
-                self.flops += per_row * self.m * extent_of(self.shared)
-                continue
-            item = member.reduction
-            assert item is not None
-            if square is not None and reading_of(item, square) == "terms":
-                over_rows = True
+        for member in self.group.members:
+            x = self.expressions[member.group]
+            sweeps = self.sweeps.get(member.group)
+            if sweeps is not None:
+                body += rows_nest(sweeps, self.n, self.target)
+                self.flops += sweeps.operations * self.m * extent_of(self.shared)
+            elif _sums_rows(member):
                 body += self._sum_over_rows(x, blocks)
             else:
                 body += self._product(x, blocks)
         body = loop_visit.substitute_vars(body, blocks.bound(BLOCK))
         if over_rows:
             body = (For(BLOCK, blocks.count, SERIAL, body),)
-        body = self._allocated(body, blocks, slots)
+        body = self._allocated(body, blocks, slots, in_arena)
         axes = self.shared if over_rows else [*self.shared, (BLOCK, blocks.count)]
-        task, extent, change = single_axis(axes, "task")
+        task, extent, change = single_axis(axes, str(TASK.attr))
         body = (For(task, extent, PARALLEL, loop_visit.substitute_vars(body, change)),)
         steps = [
-            f"block({blocks.height} rows, {len(slots)} x {self.pitch} columns on the stack)",
+            f"block({blocks.height} rows, {len(slots)} x {self.pitch} columns in "
+            f"{'the arena' if in_arena else 'the stack'})",
             f"tile(i, j, {blocks.rows}, {blocks.vectors} vectors)", "cache_write(acc, register)",
             f"parallel({', '.join(str(v.attr) for v, _ in axes)})",
         ]  # fmt: skip

@@ -126,7 +126,7 @@ def rebound(
     return [
         replace(
             one,
-            kernel=replace(one.kernel, sources=sources, ops=names),
+            kernel=one.kernel.made_from(sources, names),
             arguments=tuple([argument(a) for a in one.arguments]),
             group=group,
             in_place=tuple((change[a], change[b]) for a, b in one.in_place),

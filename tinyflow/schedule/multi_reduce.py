@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflow.ir.loop import visit as loop_visit
-from tinyflow.ir.loop.nodes import SERIAL, UNROLL, VECTORIZE, Alloc, Body, Buffer, For, If, Store
+from tinyflow.ir.loop.nodes import (
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    For,
+    If,
+    Stmt,
+    Store,
+)
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
@@ -35,6 +46,10 @@ from tinyflow.te.canonical import CHUNK, STRIPE, chunk_count
 
 _ZERO = s.index(0)
 _CHUNK_VAR = s.var("c")
+
+
+#: Bytes of a row up to which all its columns fit one or two vectors: rows are read in order.
+NARROW_ROW = 128
 
 
 @dataclass
@@ -141,18 +156,24 @@ class _Nest:
         """Vectors of neighbouring outputs; stripe l takes rows l, l + STRIPE, ...; then the tree.
 
         Each row visited gives a few neighbouring cache lines, and one stripe's partial results of
-        all reductions stay in registers.
+        all reductions stay in registers; of narrow rows several stripes', so that rows are read in
+        the order in which they lie.
         """
         lanes = max(2, self.target.lanes * 4 // max(4, *(o.dtype.size_bytes for o in self.ones)))
         var, extent = self.outer[-1]
-        vectors = self.vectors_per_row(-(-self.x.seen(extent) // lanes))
+        vectors, together = self.vectors_per_row(-(-self.x.seen(extent) // lanes)), 1
+        size_bytes = max(o.dtype.size_bytes for o in self.ones)
+        if self.x.seen(extent) * size_bytes <= NARROW_ROW:
+            vectors, together = 1, 1 << (STRIPE // len(self.ones)).bit_length() - 1
         width = vectors * lanes
         block, vector, lane = (s.var(f"{var.attr}.{part}") for part in "ovi")
         inside = vector * lanes + lane
         position = block * width + inside
-        stripe, step = s.var("l"), s.var("k")
+        pass_, one_stripe, step = s.var("p"), s.var("l"), s.var("k")
+        stripe = pass_ * together + one_stripe
+        at = one_stripe * width + inside
         stripes = [one.buffer("stripes", STRIPE * width, "stack") for one in self.ones]
-        accs = [one.buffer("acc", width, "register") for one in self.ones]
+        accs = [one.buffer("acc", together * width, "register") for one in self.ones]
 
         def each(body: Body, masked: bool = False) -> For:
             if masked and not (isinstance(extent, int) and extent % width == 0):
@@ -160,41 +181,43 @@ class _Nest:
             body = loop_visit.substitute_vars(body, {var: position})
             return For(vector, vectors, UNROLL, (For(lane, lanes, VECTORIZE, body),))
 
+        def each_stripe(*body: Stmt) -> For:
+            return For(one_stripe, together, UNROLL, body)
+
         def update(row: Expr) -> For:
             stores = []
             for one, acc in zip(self.ones, accs, strict=True):
                 new = scalar_visit.substitute(one.value, {self.column: row})
-                new = combine(one.combiner, s.load(acc, inside), new)
-                stores.append(Store(acc, (inside,), new))
+                new = combine(one.combiner, s.load(acc, at), new)
+                stores.append(Store(acc, (at,), new))
             return each(tuple(stores), True)
 
         n = s.index(self.count)
         full = n // STRIPE
         row = step * STRIPE + stripe
         hints: Body = ()
-        for one in self.ones:
-            hints += tuple(
-                column_hints(one.value, {self.column: row, var: block * width}, var,
-                             self.column, width)
-            )  # fmt: skip
+        if together == 1:  # rows in order are a stream of their own
+            for one in self.ones:
+                here = {self.column: step * STRIPE + pass_, var: block * width}
+                hints += tuple(column_hints(one.value, here, var, self.column, width))
         hints = tuple(dict.fromkeys(hints))
         starts = [
-            Store(a, (inside,), neutral(o.combiner, a))
-            for o, a in zip(self.ones, accs, strict=True)
+            Store(a, (at,), neutral(o.combiner, a)) for o, a in zip(self.ones, accs, strict=True)
         ]
-        run: Body = (each(tuple(starts)),)
-        run += (For(step, scalar_visit.plain(full), SERIAL, (*hints, update(row))),)
+        run: Body = (each_stripe(each(tuple(starts))),)
+        run += (For(step, scalar_visit.plain(full), SERIAL, (*hints, each_stripe(update(row)))),)
         if not (n.is_const and n.attr % STRIPE == 0):
             last = full * STRIPE + stripe
-            run += (If(last < n, (update(last),)),)
+            run += (each_stripe(If(last < n, (update(last),))),)
         kept = [
-            Store(b, (stripe * width + inside,), s.load(a, inside))
+            Store(b, (stripe * width + inside,), s.load(a, at))
             for b, a in zip(stripes, accs, strict=True)
         ]
-        run += (each(tuple(kept)),)
+        run += (each_stripe(each(tuple(kept))),)
         for acc in accs:
             run = (Alloc(acc, run),)
-        body: Body = (For(stripe, STRIPE, SERIAL, run),)
+        body: Body = (For(pass_, STRIPE // together, SERIAL, run),)
+        stripe = one_stripe
         half = STRIPE // 2
         while half:
             low, high = (stripe * width + inside,), ((stripe + half) * width + inside,)

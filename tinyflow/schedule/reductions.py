@@ -195,7 +195,8 @@ class _Reducer:
     ) -> tuple[Body, Axes, list[str]]:
         """Vectors of neighbouring outputs at a time."""
         n = s.index(count)
-        if (n.attr if n.is_const else self.most or CHUNK) <= 4 * STRIPE:
+        narrow = self.x.seen(self.outer[-1][1]) * self.item.value.dtype.size_bytes <= NARROW_ROW
+        if narrow or (n.attr if n.is_const else self.most or CHUNK) <= 4 * STRIPE:
             return self.all_stripes(value, column, count, destination)
         return self.stripe_by_stripe(value, column, n, destination)
 
@@ -322,6 +323,8 @@ class _Reducer:
 
 
 _LONG = 1 << 30
+#: Bytes of a row up to which all its columns fit one or two vectors: rows are read in order.
+NARROW_ROW = 128
 
 
 def _stride(value: Expr, var: Expr) -> int | None:

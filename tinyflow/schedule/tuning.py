@@ -202,6 +202,11 @@ def is_active() -> bool:
     return bool(_recorders or _overrides or known_findings())
 
 
+def is_overridden() -> bool:
+    """Whether somebody sets tunings or listens to what is asked: a search is under way."""
+    return bool(_recorders or _overrides)
+
+
 def contraction_signature(
     a: Expr, b: Expr, outer: Iterable[tuple[Expr, Any]], terms: Iterable[tuple[Expr, Any]]
 ) -> str:

@@ -25,7 +25,7 @@ Value semantics of a vectorised loop: all lanes of one statement run before the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinyflow.core.dtype import DType
 from tinyflow.core.source import UNKNOWN, Source
@@ -134,3 +134,7 @@ class Kernel:
     tasks: Extent = 1
     sources: tuple[Source, ...] = field(default=(UNKNOWN,), compare=False)
     ops: tuple[str, ...] = field(default=(), compare=False)
+
+    def made_from(self, sources: tuple[Source, ...], ops: tuple[str, ...]) -> Kernel:
+        """The same kernel, made from other nodes."""
+        return replace(self, sources=sources, ops=ops)

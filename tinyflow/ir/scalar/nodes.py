@@ -30,7 +30,9 @@ Grammar (``op``: arguments, ``attr``)::
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -153,6 +155,12 @@ class Expr:
 
 Operand = Expr | int | float | bool
 _table: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
+_table_lock = threading.RLock()
+# A child forked while another thread makes an expression would inherit a lock nobody releases.
+os.register_at_fork(
+    before=_table_lock.acquire, after_in_parent=_table_lock.release,
+    after_in_child=_table_lock.release,
+)  # fmt: skip
 
 
 def make(op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Expr:
@@ -162,9 +170,12 @@ def make(op: str, args: tuple[Expr, ...], dtype: DType, attr: Any = None) -> Exp
     key = (op, args, dtype.name, type(attr), key_attr)
     found = _table.get(key)
     if found is None:
-        found = object.__new__(Expr)
-        found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
-        _table[key] = found
+        with _table_lock:  # two threads must not make the same expression twice
+            found = _table.get(key)
+            if found is None:
+                found = object.__new__(Expr)
+                found.op, found.args, found.dtype, found.attr = op, args, dtype, attr
+                _table[key] = found
     return found
 
 

@@ -29,7 +29,7 @@ from tinyflow.passes.fusion.groups import Group, Grouping, Member
 from tinyflow.passes.fusion.items import Extents, Item, stretched
 from tinyflow.te.canonical import is_striped_dot
 
-#: Memory for a task's rows of squares, on its stack and in its second-level cache.
+#: Memory for a task's rows of squares on its stack (where tasks are few, they may have more).
 BLOCK_BYTES = 224 << 10
 #: Fewer rows at a time than this are not worth a kernel of their own.
 LEAST_ROWS = 2
@@ -353,7 +353,9 @@ def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
     for cluster in clusters:
         row_bytes = sum(found.domain[-1] * i.value.dtype.size_bytes
                         for i in found.results(cluster, squares=True))  # fmt: skip
-        if row_bytes * LEAST_ROWS > BLOCK_BYTES:
+        items = [(g.reduction, found.readers[g]) for g in cluster.readers]
+        over_rows = any(i is not None and reading_of(i, v) == "terms" for i, v in items)
+        if row_bytes * LEAST_ROWS > BLOCK_BYTES and not over_rows:
             return "a row does not fit the cache"
         for item in found.results(cluster, squares=False):
             readers = {u.group for u in users.get(item.value, ())} - {item.group}

@@ -1,0 +1,53 @@
+"""Python's cycle collector, which has nothing to find while a graph is compiled.
+
+Main function: ``without_collections``. Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_lock = threading.Lock()
+_pauses = 0
+_was_enabled = False
+
+
+def without_collections(function: Function) -> Function:
+    """A decorator: the cycle collector rests while the function runs, in whatever thread.
+
+    Compilation makes hundreds of thousands of objects that live until its end. Every collection
+    walks all of them and frees nothing: a third of the time of a graph of 15,000 nodes.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        _pause()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            _resume()
+
+    return cast(Function, call)
+
+
+def _pause() -> None:
+    global _pauses, _was_enabled
+    with _lock:
+        if not _pauses:
+            _was_enabled = gc.isenabled()
+            gc.disable()
+        _pauses += 1
+
+
+def _resume() -> None:
+    global _pauses
+    with _lock:
+        _pauses -= 1
+        if not _pauses and _was_enabled:
+            gc.enable()
