@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
+from tests.compile.test_unknown_sizes import check
 from tinyflow import ops
 from tinyflow.autodiff import gradients
 from tinyflow.compile import compile_function
@@ -266,3 +267,17 @@ def test_a_training_step_agrees_in_both_formats():
     last, first = lenet_step("NHWC", 3), lenet_step("NCHW", 3)
     np.testing.assert_allclose(first, last, rtol=1e-5)
     assert last[2] < last[0]
+
+
+def test_any_batch_size_runs_the_same_layout(monkeypatch):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 3, 12, 8])
+        w1, w2 = tf.Variable(normal(5, 5, 3, 16)), tf.Variable(normal(5, 5, 16, 32))
+        w3 = tf.Variable(normal(32 * 6 * 4, 10))
+        h = tf.nn.relu(tf.nn.conv2d(x, w1, [1] * 4, "SAME", data_format="NCHW"))
+        h = tf.nn.max_pool(h, [1, 1, 2, 2], [1, 1, 2, 2], "SAME", "NCHW")
+        h = tf.nn.relu(tf.nn.conv2d(h, w2, [1] * 4, "SAME", data_format="NCHW"))
+        y = tf.matmul(tf.reshape(h, [-1, 32 * 6 * 4]), w3)
+        return [x], [y, tf.gradients(y, [x])[0]]
+
+    check(build, [(normal(n, 3, 12, 8),) for n in (5, 2, 7, 1)], monkeypatch)

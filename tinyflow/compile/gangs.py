@@ -2,9 +2,9 @@
 
 Main type: ``Gang``; main function: ``form_gangs``. May import ir, passes.plan_memory and schedule.
 
-A kernel with tasks for all threads takes all threads. One that is a single task leaves the others
-idle, so it takes later kernels of that sort along which do not need it, nor anything between. For
-the memory plan a gang is one use: what its members read stays, what they write is apart.
+A kernel with much work for all threads takes all threads. One that is a single task leaves the
+others idle, and one of a few microseconds loses in sharing what it gains; such a kernel takes later
+ones of that sort along which do not need it, nor anything between. For the memory plan a gang is one use: what its members read stays, what they write is apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tinyflow.schedule.lowering import LoweredKernel
 AHEAD, MOST = 64, 16
 #: Handing work to another thread takes about this long.
 HANDOVER_US = 2.0
+#: A kernel of less time runs on one thread where it has partners to run beside it.
+SHORT_US = 20.0
 #: A partner's results wait in memory from its new place to its old one.
 MOST_BYTES = 1 << 19
 
@@ -33,19 +35,25 @@ class Gang:
 
 
 def estimated_us(kernel: LoweredKernel) -> float:
-    """Time on one thread, roughly: 20 GFLOP/s, 10 GB/s."""
-    return max(kernel.flops / 20e3, kernel.bytes / 10e3)
+    """Time on one thread, roughly: 60 GFLOP/s, 10 GB/s."""
+    return max(kernel.flops / 60e3, kernel.bytes / 10e3)
 
 
-def is_single(kernel: LoweredKernel) -> bool:
-    """Whether one thread runs it and it reports no errors (whose launch must be known)."""
+def splits(kernel: LoweredKernel) -> bool:
+    """Whether the kernel alone has tasks for several threads."""
+    return kernel.chunk > 0 and kernel.tasks > kernel.chunk
+
+
+def may_join(kernel: LoweredKernel) -> bool:
+    """Whether one thread should run it whole; it must report no errors (their launch is named)."""
     return (
         isinstance(kernel.tasks, int)
         and isinstance(kernel.flops, int)
         and isinstance(kernel.bytes, int)
         and not kernel.extents
         and None not in kernel.arguments
-        and (kernel.chunk == 0 or kernel.tasks <= kernel.chunk)
+        and isinstance(kernel.chunk, int)
+        and (not splits(kernel) or estimated_us(kernel) < SHORT_US)
     )
 
 
@@ -107,15 +115,23 @@ class _Former:
             if n in taken or not self.fits(n):
                 continue
             numbers = self.partners(n, taken)
-            times = [estimated_us(self.kernel_of[m]) for m in numbers]
-            if len(numbers) > 1 and sum(times) - max(times) > HANDOVER_US:
+            if self.pays(numbers):
                 gangs.append(numbers)
                 taken.update(numbers)
         return gangs
 
+    def pays(self, numbers: Sequence[int]) -> bool:
+        """Whether two threads finish sooner than with one kernel after the other."""
+        kernels = [self.kernel_of[m] for m in numbers]
+        times = [estimated_us(k) for k in kernels]
+        balanced = 2 * max(times) <= 1.2 * sum(times)
+        return sum(times) - max(times) > HANDOVER_US and (
+            balanced or not any(map(splits, kernels))
+        )
+
     def fits(self, n: int) -> bool:
         kernel = self.kernel_of.get(n)
-        return kernel is not None and is_single(kernel)
+        return kernel is not None and may_join(kernel)
 
     def partners(self, n: int, taken: set[int]) -> list[int]:
         numbers = [n]

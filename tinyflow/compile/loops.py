@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyflow.compile.gangs import Gang
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import If, While
@@ -274,6 +275,8 @@ def kernels_in(actions: Sequence[Any], kind: type) -> list[Any]:
         if isinstance(one, (LoopAction, BranchAction)):
             for part in one.parts:
                 found += kernels_in(part.plan.actions, kind)
+        elif isinstance(one, Gang):
+            found += [k for k in one.members if isinstance(k, kind)]
         elif isinstance(one, kind):
             found.append(one)
     return found

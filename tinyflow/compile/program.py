@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.compile import seen
+from tinyflow.compile.gangs import Gang, form_gangs
 from tinyflow.compile.kernels import kernel_address
 from tinyflow.compile.loops import (
     BranchAction,
@@ -80,7 +81,7 @@ class Plan:
     fn: Function
     grouping: Grouping
     target: Target
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction]
+    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang]
     memory: MemoryPlan
     results: list[Value]
     constants: dict[Value, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -102,20 +103,24 @@ class Plan:
 
 
 @without_collections
-def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> Plan:
+def make_plan(
+    fn: Function, fuse: bool = True, target: Target | None = None, gangs: bool = True
+) -> Plan:
     """Groups, kernels and memory for an optimised function with static types.
 
-    The first ``len(fn.outputs) - len(fn.updates)`` outputs are fetches, the rest new values of
+    gangs: whether small independent kernels may run at the same time (not in bodies of loops, whose
+    kernels stand in the list of the step). The first ``len(fn.outputs) - len(fn.updates)`` outputs are fetches, the rest new values of
     variables.
     """
     if target is None:
         target = host_target().with_lanes(options.current().lanes)
     fn = order_arrays(fn)
     grouping = fuse_groups(fn, fuse)
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction] = []
+    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang] = []
     reserved: dict[Any, Place] = {}
     inner_constants: dict[Value, np.ndarray[Any, Any]] = {}
     uses: list[Use] = []
+    kernel_of: dict[int, LoweredKernel] = {}
     views: dict[Value, Value] = {}
     known: dict[Any, Any] = {}
     for group in grouping.groups:
@@ -128,7 +133,7 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
             uses.append(Use(node.inputs, node.outputs))
         elif group.kind == "control":
             control, use = plan_control(
-                group.items[0].value.node, lambda f: make_plan(f, fuse, target), views
+                group.items[0].value.node, lambda f: make_plan(f, fuse, target, gangs=False), views
             )
             actions.append(control)
             uses.append(use)
@@ -149,10 +154,14 @@ def make_plan(fn: Function, fuse: bool = True, target: Target | None = None) -> 
                 uses.append(Use((old,), (new,), ((old, new),)))
             for lowered in _lowered(grouping, group, target, fuse, known):
                 actions.append(lowered)
+                kernel_of[len(uses)] = lowered
                 uses.append(use_of(lowered))
             if getattr(node.op, "updates_in_place", False):
                 views[node.outputs[0]] = node.inputs[0]
                 uses[-1] = Use(node.inputs, ())
+                kernel_of.clear()  # nothing moves past what changes an array
+    if fuse and gangs:
+        actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
     fixed, constants = fixed_places(fn, uses, views)
     fixed.update(reserved)
     constants.update(inner_constants)
@@ -331,6 +340,11 @@ class Program:
                         self._slot(self._place(value))
             elif isinstance(action, (LoopAction, BranchAction)):
                 self._lay_out(action, batch, sources)
+            elif isinstance(action, Gang):
+                members = [self._launch(one) for one in action.members]
+                after = len(batch) + 2 + len(members)
+                batch += [Launch.gang(len(members)), Launch.jump(after, (), True), *members]
+                sources += [None, None, *action.members]
             else:
                 batch.append(self._launch(action))
                 sources.append(action)

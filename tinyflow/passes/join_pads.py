@@ -89,7 +89,10 @@ def _piece(value: Value, position: int) -> _Piece | None:
     (axis,) = axes
     start = op.paddings[axis][0]
     source = value.node.inputs[0]
-    return _Piece(axis, start, start + source.type.shape[axis], source, position)  # type: ignore[index, operator]
+    extent: Any = source.type.shape[axis]  # type: ignore[index]
+    if type(start) is not int or type(extent) is not int:
+        return None  # their order along the axis is not known
+    return _Piece(axis, start, start + extent, source, position)
 
 
 def _side_by_side(row: Sequence[_Piece], shape: Sequence[Any]) -> Any:

@@ -221,6 +221,12 @@ _SPREADING = frozenset({
 })  # fmt: skip
 
 
+def may_be_uniform(op: Op) -> bool:
+    """Whether ``uniform`` can find a number for a result of this op: a quick answer."""
+    name = op.type_name
+    return name in ("Constant", "ZerosLike", "OnesLike") or name in _SPREADING
+
+
 def uniform(value: Value) -> Any:
     """The number that all elements of ``value`` are, as a NumPy scalar, or None if not known."""
     for _ in range(16):

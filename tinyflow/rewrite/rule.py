@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 
 from tinyflow.core.error import InternalError
 from tinyflow.ir.graph.nodes import Node, Op, Value
-from tinyflow.rewrite.pattern import Apply, instantiate, match, trace_pattern, variants
+from tinyflow.rewrite.pattern import (
+    Apply,
+    Literal,
+    instantiate,
+    match,
+    may_be_uniform,
+    trace_pattern,
+    variants,
+)
 
 
 class Contract(enum.IntEnum):
@@ -178,7 +186,7 @@ def rules(
 class Matcher:
     """One form of a rule's pattern, with what can be asked before a full match."""
 
-    __slots__ = ("children", "pattern", "root_class", "rule")
+    __slots__ = ("children", "literals", "pattern", "root_class", "rule")
 
     def __init__(self, rule: Rule, pattern: Apply) -> None:
         self.rule = rule
@@ -189,10 +197,16 @@ class Matcher:
             for position, argument in enumerate(pattern.arguments)
             if isinstance(argument, Apply)
         )
+        self.literals = tuple(
+            [n for n, argument in enumerate(pattern.arguments) if isinstance(argument, Literal)]
+        )
 
     def match(self, node: Node) -> tuple[dict[str, Any], list[Value]] | None:
         inputs = node.inputs
         for position, wanted in self.children:
             if position >= len(inputs) or type(inputs[position].node.op) is not wanted:
+                return None
+        for position in self.literals:
+            if position >= len(inputs) or not may_be_uniform(inputs[position].node.op):
                 return None
         return match(self.pattern, node.outputs[0])

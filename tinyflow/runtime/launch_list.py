@@ -131,6 +131,7 @@ class LaunchList:
         self._status = np.zeros(len(native_ir.STATUS_FIELDS), dtype=np.int64)
         table = np.zeros(n_slots, dtype=np.uint64)
         table[0] = self._status.ctypes.data
+        self._gangs = _Gangs(self.launches, packed, extents, table.ctypes.data)
         # Element stores from Python: memoryview 22 ns, ctypes array 27, array.array 31, numpy 34.
         self.table = memoryview(table)  # type: ignore[arg-type]  # numpy's stubs hide the buffer
         self._segment = np.array(
@@ -157,6 +158,17 @@ class LaunchList:
             self._samples[1] = _PROFILE_RUNS
             self._pointer.samples = self._samples
         self._segment[_SEGMENT["profile"]] = self._samples.ctypes.data if enabled else 0
+        self._gangs.profile(enabled)
+
+    def gang_spans(self) -> list[list[tuple[str, int, int]]]:
+        """Per gang its members' names with begin and end (ns) in the last run under profile."""
+        return [
+            [
+                (self.launches[n].name, int(begin), int(end))
+                for n, (begin, end) in zip(members, times, strict=True)
+            ]
+            for members, times in zip(self._gangs.members, self._gangs.times, strict=True)
+        ]
 
     def record(self) -> ProfileRecord:
         """Number of foreign calls, and times of the last runs made under ``profile(True)``."""
@@ -176,6 +188,8 @@ class LaunchList:
             if times is not None:
                 spans = times[:, index, 1] - times[:, index, 0]
                 median, last = int(np.median(spans)), int(spans[(runs - 1) % _PROFILE_RUNS])
+            if index in self._gangs.span_of and runs:  # a member's time is that of the last run
+                median = last = self._gangs.span_of[index]()
             reports.append(
                 LaunchProfile(one.name, one.source, runs, median, last, one.flops, one.bytes)
             )
@@ -184,11 +198,53 @@ class LaunchList:
         )
 
 
+class _Gangs:
+    """The records of a list's gangs. members: per gang the numbers of its launches.
+
+    times: per gang (begin, end) of each member in the last profiled run.
+    span_of: number of a member's launch -> a function that returns its time in ns.
+    """
+
+    def __init__(
+        self, launches: Sequence[Launch], packed: np.ndarray, extents: np.ndarray, table: int
+    ) -> None:
+        self.members: list[range] = []
+        self.times: list[np.ndarray] = []
+        self.span_of: dict[int, Callable[[], int]] = {}
+        self._records: list[np.ndarray] = []
+        position = 0
+        for n, one in enumerate(launches):
+            if one.flags & native_ir.FLAG_GANG:
+                behind = range(n + 2, n + 2 + one.n_tasks)
+                times = np.zeros((one.n_tasks, 2), dtype=np.int64)
+                record = extents[position : position + len(native_ir.GANG_FIELDS)]
+                record[:] = packed[behind[0]].ctypes.data, table, 0
+                for k, member in enumerate(behind):
+                    self.span_of[member] = functools.partial(_span, times, k)
+                self.members.append(behind)
+                self.times.append(times)
+                self._records.append(record)
+            position += len(one.extents)
+
+    def profile(self, enabled: bool) -> None:
+        for record, times in zip(self._records, self.times, strict=True):
+            times[:] = 0
+            record[native_ir.GANG_FIELDS.index("times")] = times.ctypes.data if enabled else 0
+
+
+def _span(times: np.ndarray, n: int) -> int:
+    return int(times[n, 1] - times[n, 0])
+
+
 def _check(launches: Sequence[Launch], n_slots: int) -> None:
     """Native code trusts these numbers, so they are checked here."""
     if n_slots < 1:
         raise ValueError(f"launch list: expected at least 1 slot (the status), got {n_slots}")
-    for one in launches:
+    for n, one in enumerate(launches):
+        if one.flags & native_ir.FLAG_GANG:
+            skip = launches[n + 1] if n + 1 < len(launches) else one
+            if skip.fn_address != n + 2 + one.n_tasks or not skip.flags & native_ir.FLAG_ALWAYS:
+                raise ValueError("gang: expected a jump over its members behind it")
         if one.flags & native_ir.FLAG_JUMP:
             if not 0 <= one.fn_address <= len(launches):
                 raise ValueError(f"jump: no launch {one.fn_address} among {len(launches)}")

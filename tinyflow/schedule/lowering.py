@@ -207,7 +207,7 @@ class GroupExpressions:
     def element(self, value: Value, indices: tuple[Expr, ...]) -> Expr:
         """``value[indices]``."""
         item = self.grouping.items.get(value)
-        if value in self.group.copied:
+        if item is not None and value in self.group.copied:
             return self.inlined(item, dict(zip(item.tensor.axes, indices, strict=True)))  # type: ignore[union-attr]
         if item is None or not self.contains(item):
             return s.load(self.buffer(value), row_major(value.type.shape or (), indices))

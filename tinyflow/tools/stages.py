@@ -297,6 +297,8 @@ _ORDER = ["feed", "variable", "counter", "initialized", "constant", "arena", "fe
 
 def _host_name(action: Any) -> str:
     node = getattr(action, "node", None)
+    if hasattr(action, "members"):
+        return "together: " + " | ".join(k.kernel.name for k in action.members)
     if node is None:
         return "copy"
     kind = "loop" if hasattr(action, "body") else "branch" if hasattr(action, "then") else "Python"
@@ -322,7 +324,8 @@ def _lifetimes(plan: Any) -> tuple[dict[Any, int], dict[Any, int]]:
     """value -> number of the kernel or host call that writes it, and of the last that reads it."""
     written: dict[Any, int] = {}
     read: dict[Any, int] = {}
-    for n, action in enumerate(plan.actions):
+    steps = [(n, one) for n, a in enumerate(plan.actions) for one in getattr(a, "members", (a,))]
+    for n, action in steps:
         node, kernel = getattr(action, "node", None), getattr(action, "kernel", None)
         if node is not None:
             written.update(dict.fromkeys(node.outputs, n))

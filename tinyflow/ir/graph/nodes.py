@@ -337,20 +337,22 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     The order is that of a depth-first walk, inputs left to right: deterministic and iterative.
     """
     order: list[Node] = []
-    done: set[Node] = set()
+    entered: set[Node] = set()
+    finished: set[Node] = set()
     for root in roots:
-        if root in done:
-            continue
-        stack: list[tuple[Node, bool]] = [(root, False)]
+        stack = [root]
         while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
+            node = stack[-1]
+            if node in entered:  # all that it needs stands in the order
+                stack.pop()
+                if node not in finished:
+                    finished.add(node)
+                    order.append(node)
                 continue
-            if node in done:
-                continue
-            done.add(node)
-            stack.append((node, True))
-            stack.extend((c, False) for c in reversed(node.control_inputs) if c not in done)
-            stack.extend((v.node, False) for v in reversed(node.inputs) if v.node not in done)
+            entered.add(node)
+            if node.control_inputs:
+                stack += [c for c in node.control_inputs[::-1] if c not in entered]
+            for value in node.inputs[::-1]:
+                if value.node not in entered:
+                    stack.append(value.node)
     return order

@@ -288,17 +288,19 @@ class _Machine:
         )
 
     def transpose(self, stmt: Call) -> None:
-        target, at, wide, source, start, apart, lanes = (
-            self.memory[a] if isinstance(a, Buffer) else int(self.values(stmt, (a,), None)[0])
-            for a in stmt.arguments
+        target, at, wide, source, start, apart, lanes = stmt.arguments
+        assert isinstance(target, Buffer) and isinstance(source, Buffer)
+        numbers = [a for a in (at, wide, start, apart, lanes) if isinstance(a, Expr)]
+        first, across, begin, down, count = (
+            int(self.values(stmt, (number,), None)[0]) for number in numbers
         )
-        i, j = np.indices((lanes, lanes))
-        where = at + i * wide + j
-        target.flat[where] = source.flat[start + j * apart + i]
-        if target.written is not None:
-            target.written[where] = True
+        i, j = np.indices((count, count))
+        memory, where = self.memory[target], first + i * across + j
+        memory.flat[where] = self.memory[source].flat[begin + j * down + i]
+        if memory.written is not None:
+            memory.written[where] = True
         elif self.check:
-            self.trace_write(target, where)
+            self.trace_write(memory, where)
 
     # Expressions.
 

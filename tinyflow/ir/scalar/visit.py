@@ -19,16 +19,22 @@ def postorder(*roots: Expr) -> Iterator[Expr]:
 
     Extents of a ``reduce`` are part of its attribute and are not visited.
     """
-    seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
+    entered: set[Expr] = set()
+    finished: set[Expr] = set()
+    stack = list(roots[::-1])
     while stack:
-        expr, ready = stack.pop()
-        if ready:
-            yield expr
-        elif expr not in seen:
-            seen.add(expr)
-            stack.append((expr, True))
-            stack.extend((a, False) for a in reversed(expr.args) if a not in seen)
+        expr = stack[-1]
+        args = expr.args
+        if not args or expr in entered:
+            stack.pop()
+            if expr not in finished:
+                finished.add(expr)
+                yield expr
+            continue
+        entered.add(expr)
+        for arg in args[::-1]:
+            if arg not in finished:
+                stack.append(arg)
 
 
 def rebuild(expr: Expr, args: tuple[Expr, ...]) -> Expr:

@@ -197,11 +197,11 @@ def update_after_reading(fn: Function, grouping: Grouping) -> None:
                 if group.kind == "view":
                     shows[item.value] = root
     for key, position in fn.updates.items():
-        old, item = old_of.get(key), grouping.items.get(fn.outputs[position])
-        if old is None or item is None or item.group is None:
+        old, new = old_of.get(key), grouping.items.get(fn.outputs[position])
+        if old is None or new is None or new.group is None:
             continue
         for reader in readers.get(old, ()):
-            update = batch_of.get(item.group, item.group)
+            update = batch_of.get(new.group, new.group)
             if reader is not update and reader.kind != "view" and not order.reaches(reader, update):
                 order.link(reader, update)
 
