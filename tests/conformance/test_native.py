@@ -209,7 +209,7 @@ def interpreted(case: Case) -> list[np.ndarray]:
             found = memory[argument] = aligned_empty(buffer.shape, buffer.dtype.numpy)
         return found.reshape(buffer.shape)
 
-    for lowered in plan.actions:
+    for lowered in [one for a in plan.actions for one in getattr(a, "members", (a,))]:
         if isinstance(lowered, CopyKernel):
             if isinstance(lowered.target, Value):  # else a fetch: what is copied is read below
                 like = lowered.target.type

@@ -36,6 +36,7 @@ from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
 from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
+from tinyflow.ops.counted import TruePositions
 from tinyflow.ops.tensor_array import NewArray
 from tinyflow.passes.fusion import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.loops import order_arrays
@@ -209,7 +210,9 @@ def moves_nothing(action: Any, memory: MemoryPlan) -> bool:
 def _is_empty(grouping: Grouping, group: Group) -> bool:
     """All results have no elements: there is nothing to compute."""
     results = grouping.results(group)
-    return group.kind != "loops" and all(i.value.type.size == 0 for i in results)
+    if group.kind == "loops" and not isinstance(group.items[0].value.node.op, TruePositions):
+        return False  # it may have an error to report
+    return all(i.value.type.size == 0 for i in results)
 
 
 def use_of(lowered: LoweredKernel) -> Use:

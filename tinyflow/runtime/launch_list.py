@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyflow.runtime import native, native_ir
+from tinyflow.runtime.gang_ir import FLAG_GANG, GANG_FIELDS
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool
 
 _PROFILE_RUNS = 64
@@ -59,7 +60,7 @@ class Launch:
         Behind it stand a jump over them, and they themselves.
         """
         address = native.native_runtime().addresses["run_gang"]
-        return cls(address, n_members, 1, (), (0, 0, 0), "gang", flags=native_ir.FLAG_GANG)
+        return cls(address, n_members, 1, (), (0, 0, 0), "gang", flags=FLAG_GANG)
 
 
 @dataclass(frozen=True)
@@ -214,10 +215,10 @@ class _Gangs:
         self._records: list[np.ndarray] = []
         position = 0
         for n, one in enumerate(launches):
-            if one.flags & native_ir.FLAG_GANG:
+            if one.flags & FLAG_GANG:
                 behind = range(n + 2, n + 2 + one.n_tasks)
                 times = np.zeros((one.n_tasks, 2), dtype=np.int64)
-                record = extents[position : position + len(native_ir.GANG_FIELDS)]
+                record = extents[position : position + len(GANG_FIELDS)]
                 record[:] = packed[behind[0]].ctypes.data, table, 0
                 for k, member in enumerate(behind):
                     self.span_of[member] = functools.partial(_span, times, k)
@@ -229,7 +230,7 @@ class _Gangs:
     def profile(self, enabled: bool) -> None:
         for record, times in zip(self._records, self.times, strict=True):
             times[:] = 0
-            record[native_ir.GANG_FIELDS.index("times")] = times.ctypes.data if enabled else 0
+            record[GANG_FIELDS.index("times")] = times.ctypes.data if enabled else 0
 
 
 def _span(times: np.ndarray, n: int) -> int:
@@ -241,7 +242,7 @@ def _check(launches: Sequence[Launch], n_slots: int) -> None:
     if n_slots < 1:
         raise ValueError(f"launch list: expected at least 1 slot (the status), got {n_slots}")
     for n, one in enumerate(launches):
-        if one.flags & native_ir.FLAG_GANG:
+        if one.flags & FLAG_GANG:
             skip = launches[n + 1] if n + 1 < len(launches) else one
             if skip.fn_address != n + 2 + one.n_tasks or not skip.flags & native_ir.FLAG_ALWAYS:
                 raise ValueError("gang: expected a jump over its members behind it")

@@ -26,7 +26,9 @@ from typing import Any
 
 from tinyflow.runtime import jit, kernel_cache, native_ir
 
-_SYMBOLS = ("run_segment", "run_packed", "run_gang", "pool_init", "pool_resize", "pool_wake", "spin")
+_SYMBOLS = (
+    "run_segment", "run_packed", "run_gang", "pool_init", "pool_resize", "pool_wake", "spin",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from tinyflow.schedule.prefetch import CACHE_LINE
 DEEP, WIDE = 4, 4
 #: Smaller squares gain nothing over gathers.
 LEAST_SIDE = 4
-#: More operands than this would not leave the stack buffers in the first-level cache.
+#: Each operand has a buffer of up to 16 KiB on the stack; more would crowd the second-level cache.
 MOST_OPERANDS = 4
 
 Operand = tuple[Expr, Any]  # a load, and the distance of its elements along the last axis

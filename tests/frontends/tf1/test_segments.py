@@ -123,6 +123,7 @@ def test_sizes_that_follow_from_values():
             np.testing.assert_array_equal(places, np.argwhere(chosen))
         none = sess.run(kept, {x: np.full((4, 3), -1.0)})
         assert none.shape == (0, 3)
+        assert sess.run(tf.reduce_max(tf.where(mask)), {x: [[-1.0] * 3]}) == np.iinfo("int64").min
 
 
 def test_segments_of_fed_ids():
