@@ -12,8 +12,8 @@ from tinyflow.ir.graph.nodes import Effect, Op
 HOW_IT_RUNS = ("compute", "decompose", "lower_loops", "functionalize", "call_host", "specialize")
 #: ops that take any input: there is no bad sample of the right number of inputs
 TAKES_ANYTHING = {
-    "Cast", "CopyArray", "Identity", "IsVariableInitialized", "OnesLike", "PreventGradient",
-    "Print", "PyFunc", "StopGradient", "VariableRead", "ZerosLike",
+    "Again", "Cast", "CopyArray", "Identity", "IsVariableInitialized", "OnesLike",
+    "PreventGradient", "Print", "PyFunc", "StopGradient", "VariableRead", "ZerosLike",
 }  # fmt: skip
 
 

@@ -432,7 +432,8 @@ def branch(m: Any) -> None:
 
 
 FAMILIES = (
-    (unary, 8), (guarded, 7), (binary, 12), (reduction, 9), (arg_extremum, 1), (truth, 1), (counted, 1),
+    (unary, 8), (guarded, 7), (binary, 12), (reduction, 9), (arg_extremum, 1), (truth, 1),
+    (counted, 1),
     (row_function, 8), (transpose, 4), (reshape, 4), (index, 6), (join, 4), (split, 2),
     (pad_tile_reverse, 4), (compare, 3), (logic, 1), (where, 4), (gather, 3),
     (gather_scatter_nd, 2), (segments, 3), (one_hot, 1), (ordered, 2), (cast, 4), (integers, 4),

@@ -3,6 +3,10 @@
 The same by command, with any number and any first seed: ``python -m tests.fuzz.run``.
 """
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -12,21 +16,28 @@ from tests.fuzz.generator import Maker, random_program
 from tests.fuzz.programs import Program
 from tests.fuzz.run import failure_of
 from tests.fuzz.statements import FAMILIES
+from tinyflow.runtime.thread_pool import available_cores
 
-COUNT, MANY, AT_ONCE = 500, 2000, 20
+COUNT, MANY = 500, 2000
 
 
-@pytest.mark.parametrize("start", range(0, COUNT, AT_ONCE))
-def test_programs(start):
-    found = [failure_of(seed, every_way=False) for seed in range(start, start + AT_ONCE)]
-    assert not any(found), "\n".join(text for text in found if text)
+def failures(seeds, every_way):
+    """What is wrong with the programs of these seeds. Two processes: most of it is compiling."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(2, available_cores()), mp_context=spawn) as pool:
+        found = pool.map(partial(failure_of, every_way=every_way), seeds, chunksize=10)
+        return [text for text in found if text]
+
+
+def test_programs():
+    found = failures(range(COUNT), every_way=False)
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(0, MANY, AT_ONCE))
-def test_many_programs_in_every_way(start):
-    found = [failure_of(seed) for seed in range(start, start + AT_ONCE)]
-    assert not any(found), "\n".join(text for text in found if text)
+def test_many_programs_in_every_way():
+    found = failures(range(MANY), every_way=True)
+    assert not found, "\n".join(found)
 
 
 # ---- the fuzzer itself ---------------------------------------------------------------------------

@@ -55,8 +55,7 @@ def test_extremes_see_nan_and_the_sign_of_zero(shape, axis):
 
 def hints_of(function):
     calls = [c for k in function.plan.kernels for c in collect(k.kernel.body, Call)]
-    assert all(c.function in HINTS for c in calls)
-    return {(c.function, c.arguments[0].name) for c in calls}
+    return {(c.function, c.arguments[0].name) for c in calls if c.function in HINTS}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tinyflow.codegen.llvm_demands import compute_shared
 from tinyflow.codegen.llvm_text import (
     is_literal,
     lane_numbers,
@@ -70,7 +71,19 @@ class ExpressionWriter(Writer):
             reads |= {node.attr[1]}
         elif node.op == "checked":
             effects = True
-        return Facts(variables, effects, reads)
+        checks = node.op == "checked" or any(self.facts[a].checks for a in node.args)
+        found = Facts(variables, effects, reads, checks, False)
+        found.guards = any(self.facts[a].guards for a in node.args) or self.is_guarded(node)
+        return found
+
+    def is_guarded(self, node: Expr) -> bool:
+        """Whether it is a select whose branches may load or check only where they are chosen."""
+        if node.op != "select":
+            return False
+        a, b = self.facts[node.args[1]], self.facts[node.args[2]]
+        return (a.effects or b.effects) and (
+            a.checks or b.checks or bounds_condition(node.args[0])
+        )
 
     def certain(self, expr: Expr) -> frozenset[Expr]:
         """Loads, checks, folds and selects among them that evaluating ``expr`` always performs."""
@@ -114,7 +127,8 @@ class ExpressionWriter(Writer):
         found = memo.get(root)
         if found is not None:
             return found
-        self.describe(root)
+        if self.describe(root).guards:
+            compute_shared(self, root)
         stack = [root]
         while stack:
             expr = stack[-1]
@@ -208,6 +222,13 @@ class ExpressionWriter(Writer):
         x, y = self.spread(a, bool_, lanes), self.spread(b, bool_, lanes)
         return self.emit(level, f"and {type_name(bool_, lanes)} {x}, {y}"), lanes, level
 
+    def disjunction(self, a: Value, b: Value) -> Value:
+        """Lanes (or the scalar) where one of both holds."""
+        lanes = a[1] or b[1]
+        level = max(a[2], b[2])
+        x, y = self.spread(a, bool_, lanes), self.spread(b, bool_, lanes)
+        return self.emit(level, f"or {type_name(bool_, lanes)} {x}, {y}"), lanes, level
+
     def negation(self, a: Value) -> Value:
         one = "splat (i1 true)" if a[1] else "true"
         return self.emit(a[2], f"xor {type_name(bool_, a[1])} {a[0]}, {one}"), a[1], a[2]
@@ -276,9 +297,7 @@ def _var(w: ExpressionWriter, e: Expr) -> Value:
 def _select(w: ExpressionWriter, e: Expr) -> Value | None:
     condition, a, b = e.args
     facts = w.facts
-    if not (facts[a].effects or facts[b].effects) or not (
-        bounds_condition(condition) or _checks(a) or _checks(b)
-    ):
+    if not w.is_guarded(e):
         return None
     # What both arms do happens whatever the condition says. Written under each arm's mask, a chain
     # of selects (powers by squaring) would be twice as long with every link.
@@ -306,10 +325,6 @@ def select_text(
         f"select {type_name(bool_, c[1])} {c[0]}, {ty} {w.spread(x, dtype, lanes)}, "
         f"{ty} {w.spread(y, dtype, lanes)}"
     )
-
-
-def _checks(expr: Expr) -> bool:
-    return any(node.op == "checked" for node in postorder(expr))
 
 
 _SPECIAL: dict[str, Callable[[ExpressionWriter, Expr], Value | None]] = {

@@ -111,12 +111,17 @@ class Facts:
     variables: bit set of the loop variables it depends on.
     effects: contains a load that may be out of range when masked off, or a ``checked``.
     reads: buffers that the kernel also writes and that the value depends on.
+    checks: contains a ``checked``.   guards: contains a select with such effects in a branch that
+    may only happen where it is chosen.
     """
 
-    __slots__ = ("effects", "reads", "variables")
+    __slots__ = ("checks", "effects", "guards", "reads", "variables")
 
-    def __init__(self, variables: int, effects: bool, reads: frozenset[Buffer]) -> None:
+    def __init__(
+        self, variables: int, effects: bool, reads: frozenset[Buffer], checks: bool, guards: bool
+    ) -> None:
         self.variables, self.effects, self.reads = variables, effects, reads
+        self.checks, self.guards = checks, guards
 
 
 NO_BUFFERS: frozenset[Buffer] = frozenset()

@@ -4,7 +4,8 @@ Main type: ``Gang``; main function: ``form_gangs``. May import ir, passes.plan_m
 
 A kernel with much work for all threads takes all threads. One that is a single task leaves the
 others idle, and one of a few microseconds loses in sharing what it gains; such a kernel takes later
-ones of that sort along which do not need it, nor anything between. For the memory plan a gang is one use: what its members read stays, what they write is apart.
+ones of that sort along which need neither it nor anything between. For the memory plan a gang is
+one use: what its members read stays, what they write is apart.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def make_plan(
     """Groups, kernels and memory for an optimised function with static types.
 
     gangs: whether small independent kernels may run at the same time (not in bodies of loops, whose
-    kernels stand in the list of the step). The first ``len(fn.outputs) - len(fn.updates)`` outputs are fetches, the rest new values of
-    variables.
+    kernels stand in the list of the step). The first ``len(fn.outputs) - len(fn.updates)`` outputs
+    are fetches, the rest new values of variables.
     """
     if target is None:
         target = host_target().with_lanes(options.current().lanes)

@@ -29,6 +29,7 @@ from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.ir.graph.nodes import TensorType, Value
 from tinyflow.ir.loop.nodes import Body, Buffer, Kernel
 from tinyflow.ir.loop.visit import substitute_buffers
+from tinyflow.ir.scalar import nodes as s
 from tinyflow.passes.fusion import Group
 from tinyflow.runtime.kernel_cache import cache_key, default_cache
 from tinyflow.schedule import tuning
@@ -175,7 +176,7 @@ def save(
         records = [_record(one, number, scratch, target) for one in kernels]
     except (_NoText, KeyError):
         return
-    memory = [[s.dtype.name, s.size, s.name] for s in scratch]
+    memory = [[one.dtype.name, one.size, one.name] for one in scratch]
     if all(type(size) is int for _, size, _ in memory):
         text = json.dumps({"kernels": records, "scratch": memory}, separators=(",", ":"))
         default_cache().put(key, text.encode())
@@ -187,7 +188,7 @@ def _record(
     kernel = one.kernel
     counts = (one.flops, one.bytes, one.chunk, one.tasks, kernel.tasks, *one.serial_below)
     sizes = [n for b in kernel.buffers for n in b.shape]
-    if kernel.extents or one.extents or any(type(n) is not int for n in (*counts, *sizes)):
+    if any(type(n) is not int for n in (*counts, *sizes, *one.extents)):
         raise _NoText
 
     def argument(value: Value | Scratch | None) -> Any:
@@ -200,6 +201,7 @@ def _record(
         "buffers": [[b.name, b.dtype.name, list(b.shape), b.scope] for b in kernel.buffers],
         "outputs": list(kernel.outputs),
         "counts": counts,
+        "extents": [[str(v.attr), n] for v, n in zip(kernel.extents, one.extents, strict=True)],
         "arguments": [argument(a) for a in one.arguments],
         "in_place": [[number[a], number[b]] for a, b in one.in_place],
         "steps": list(one.steps),
@@ -242,7 +244,8 @@ def _loaded(
         return substitute_buffers(made.body, dict(zip(made.buffers, buffers, strict=True)))
 
     kernel = _seen({
-        "name": record["name"], "buffers": buffers, "extents": (), "tasks": kernel_tasks,
+        "name": record["name"], "buffers": buffers, "tasks": kernel_tasks,
+        "extents": tuple([s.var(v) for v, _ in record["extents"]]),
         "outputs": tuple(record["outputs"]), "sources": (), "ops": (),
         "object_key": record["object"], "_make_body": body,
     })  # fmt: skip
@@ -261,7 +264,7 @@ def _loaded(
         chunk,
         group,
         tuple([(values[a], values[b]) for a, b in record["in_place"]]),
-        (),
+        tuple([n for _, n in record["extents"]]),
         tasks,
         serial_below=(work, least),
     )

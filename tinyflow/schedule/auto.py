@@ -22,6 +22,7 @@ from tinyflow.schedule.grain import PARALLEL_ELEMENTS
 from tinyflow.schedule.horizontal import lower_batch
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel, Scratch, loop_extent
 from tinyflow.schedule.multi_reduce import lower_reductions
+from tinyflow.schedule.offsets import with_offsets_as_arguments
 from tinyflow.schedule.reductions import lower_reduce
 from tinyflow.schedule.rows import lower_rows
 from tinyflow.schedule.targets import Target
@@ -34,6 +35,13 @@ def lower_group(
 
     generic: element-wise kernels take their length as an argument, so that one serves all shapes.
     """
+    kernels = _scheduled(grouping, group, target, generic)
+    return [with_offsets_as_arguments(one) for one in kernels]
+
+
+def _scheduled(
+    grouping: Grouping, group: Group, target: Target, generic: bool
+) -> list[LoweredKernel]:
     if group.parts:
         return [lower_batch(grouping, group, lambda part: lower_map(part, target, False))]
     if group.kind == "attention":

@@ -32,9 +32,7 @@ def postorder(*roots: Expr) -> Iterator[Expr]:
                 yield expr
             continue
         entered.add(expr)
-        for arg in args[::-1]:
-            if arg not in finished:
-                stack.append(arg)
+        stack += [arg for arg in args[::-1] if arg not in finished]
 
 
 def rebuild(expr: Expr, args: tuple[Expr, ...]) -> Expr:
