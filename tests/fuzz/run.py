@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     share = coverage.tight / max(coverage.elements, 1)
     print(
         f"{options.count} programs, {failures} failures, {took:.0f} s; {coverage.elements} elements"
-        f" compared, {share:.1%} with a tight bound; {coverage.symbolic} steps for all row counts"
+        f" compared, {share:.1%} with a tight bound; {coverage.symbolic} steps for all row counts;"
+        f" {coverage.unsupported} programs left out as unsupported"
     )
     return 1 if failures else 0
 

@@ -161,7 +161,7 @@ def make_plan(
                 views[node.outputs[0]] = node.inputs[0]
                 uses[-1] = Use(node.inputs, ())
                 kernel_of.clear()  # nothing moves past what changes an array
-    if fuse and gangs:
+    if fuse and gangs and not _saves_memory(fn):
         actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
     fixed, constants = fixed_places(fn, uses, views)
     fixed.update(reserved)
@@ -179,6 +179,13 @@ def make_plan(
     actions = [a for a in actions if not moves_nothing(a, memory)]
     actions += [CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes]
     return Plan(fn, grouping, target, actions, memory, results, constants)
+
+
+def _saves_memory(fn: Function) -> bool:
+    """Whether memory was asked to come before time: kernels side by side keep more alive."""
+    return bool(options.current().memory_budget) or any(
+        node.op.type_name == "Again" for node in fn.nodes
+    )
 
 
 def _lowered(
@@ -509,7 +516,7 @@ class Program:
 
     def _array(self, value: Value, feeds: Sequence[Any], results: Sequence[Any]) -> Any:
         """The memory of a value as an array (a view)."""
-        if value.node.op.type_name == "Constant":
+        if value.node.op.type_name in ("Constant", "Setting"):
             return value.node.op.reference()
         place = self.plan.memory.places[value]
         shape, dtype = self.plan.shape_of(value), value.dtype.numpy

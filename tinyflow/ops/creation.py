@@ -56,7 +56,9 @@ class Constant(Op):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, Constant) or self._key() != other._key():
+        if not isinstance(other, Constant) or type(other) is not type(self):
+            return False
+        if self._key() != other._key():
             return False
         if hash(self) != hash(other):
             return False
@@ -89,6 +91,34 @@ class Constant(Op):
             rng.normal(size=(5, 7)).astype(np.float32),
         ):  # fmt: skip
             yield Sample((), Constant(np.asarray(array)))
+
+
+class Setting(Constant):
+    """y = a number of the user's that may be another one in the next program: a learning rate.
+
+    value: an array of one element, kept in memory like a weight: it is part of no kernel and is
+    folded into no other constant, so that another value needs no other code.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.value.size != 1:
+            raise ShapeError(f"Setting: expected one element, got {self.value.size}")
+
+    def compute(self) -> te.Tensor:
+        raise NotImplementedError("a setting is memory, not arithmetic")
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        yield Sample((), Setting(np.float32(0.1)))
+        yield Sample((), Setting(np.full((1, 1), 2.5)))
+
+    def bad_samples(self) -> Iterable[Any]:
+        return ()
+
+
+def setting(value: Any, name: str | None = None) -> Any:
+    """A Python or NumPy number as a tensor that stays out of the code. See Setting."""
+    return emit(Setting(make_constant(value).value), name=name)
 
 
 #: Elements at each end of an array that its hash looks at; weights have millions.

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tinyflow.core.error import InvalidArgumentError
 from tinyflow.core.frames import public_methods
 from tinyflow.core.source import Source, user_frame
@@ -22,6 +24,7 @@ from tinyflow.frontends.tf1.initializers import Constant
 from tinyflow.frontends.tf1.variable_scope import get_variable, variable_scope
 from tinyflow.frontends.tf1.variables import Variable, as_variable, trainable_variables
 from tinyflow.ir.graph.nodes import Value
+from tinyflow.ops.creation import setting
 
 __all__ = ["Optimizer"]
 
@@ -250,9 +253,12 @@ class Optimizer:
         """Makes tensors of the hyper-parameters."""
         for name, value in self._hyper.items():
             value = self._call_if_callable(value)
-            self._tensors[name, None] = (
-                tensor(value) if is_tensor(value) else convert_to_tensor(value, name=name)
-            )
+            if is_tensor(value):
+                self._tensors[name, None] = tensor(value)
+            elif name == "learning_rate" and isinstance(value, (float, np.floating)):
+                self._tensors[name, None] = setting(value, name)  # changes between programs
+            else:
+                self._tensors[name, None] = convert_to_tensor(value, name=name)
 
     def _hyper_of(self, variable: Variable) -> Hyper:
         """Hyper-parameters in the variable's dtype, made once per ``apply_gradients``.

@@ -83,8 +83,9 @@ def opaque_kind(node: Node) -> str | None:
 
 
 def in_memory(node: Node) -> bool:
-    """Constants of more than one element live in the constant pool, like inputs."""
-    return node.op.type_name == "Constant" and node.types[0].size != 1
+    """Constants of more than one element, and settings, live in the constant pool, like inputs."""
+    name = node.op.type_name
+    return (name == "Constant" and node.types[0].size != 1) or name == "Setting"
 
 
 @dataclass(eq=False)
