@@ -109,7 +109,7 @@ class Setting(Constant):
         raise NotImplementedError("a setting is memory, not arithmetic")
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
-        yield Sample((), Setting(np.float32(0.1)))
+        yield Sample((), Setting(np.array(0.1, np.float32)))
         yield Sample((), Setting(np.full((1, 1), 2.5)))
 
     def bad_samples(self) -> Iterable[Any]:

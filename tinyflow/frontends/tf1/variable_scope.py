@@ -54,6 +54,7 @@ class _Store:
     def __init__(self) -> None:
         self.variables: dict[str, Any] = {}
         self.scope_counts: dict[str, int] = {}
+        self.opened_inside: dict[str, set[str]] = {}
         self.current = VariableScope("", False)
 
     @staticmethod
@@ -65,12 +66,14 @@ class _Store:
 
     def open(self, name: str) -> None:
         self.scope_counts[name] = self.scope_counts.get(name, 0) + 1
+        outer = name
+        while outer:
+            outer = outer.rpartition("/")[0]
+            self.opened_inside.setdefault(outer, set()).add(name)
 
     def close_inner(self, name: str) -> None:
-        prefix = name + "/" if name else ""
-        for key in self.scope_counts:
-            if key.startswith(prefix) and key != name:
-                self.scope_counts[key] = 0
+        for key in self.opened_inside.get(name, ()):
+            self.scope_counts[key] = 0
 
     def unique(self, prefix: str) -> str:
         """``prefix`` inside the current scope, numbered when a scope of that name was opened."""
@@ -230,9 +233,9 @@ class variable_scope:
 
     def _enter(self, store: _Store, inner: VariableScope, outer: VariableScope, block: Any) -> None:
         store.open(inner.name)
-        old_counts = dict(store.scope_counts)
-        store.current = inner
         reentered = isinstance(self._name_or_scope, VariableScope)
+        old_counts = dict(store.scope_counts) if reentered else {}
+        store.current = inner
 
         def leave() -> None:
             store.close_inner(inner.name)
