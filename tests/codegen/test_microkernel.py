@@ -10,7 +10,7 @@ from tests.ir.loop.programs import i, j, k, lane
 from tinyflow.codegen.llvm import lower_module, lower_to_llvm
 from tinyflow.codegen.machine import PASSES, target_machine
 from tinyflow.core.dtype import float32
-from tinyflow.core.error import InternalError, Unsupported
+from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import Alloc, Barrier, Buffer, For, Kernel, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.runtime import jit
@@ -68,15 +68,6 @@ def test_several_kernels_share_a_module():
     text = lower_module((tile(2, 16, 16), tile(3, 16, 16)), HOST)
     image = jit.compile_object(text, target_machine(HOST), passes=PASSES)
     assert len(set(jit.load_symbols(image, ("tile2x16", "tile3x16")).values())) == 2
-
-
-def test_other_types_are_unsupported():
-    from tinyflow.core.dtype import float16
-
-    x = Buffer("x", float16, (4,))
-    body = (Store(x, (s.index(0),), s.load(x, s.index(1))),)
-    with pytest.raises(Unsupported, match="float16"):
-        lower_to_llvm(Kernel("k", (x,), (), body, ("x",)), HOST)
 
 
 def test_statements_of_other_targets_are_refused():

@@ -62,7 +62,7 @@ def kernels_of(
     if found is None:
         found = lower()
         save(key, found, values, target)
-    return found
+    return found or lower()
 
 
 def group_key(signature: Any, target: Target, fuse: bool) -> str | None:
@@ -175,11 +175,13 @@ def save(
     try:
         records = [_record(one, number, scratch, target) for one in kernels]
     except (_NoText, KeyError):
-        return
+        records = []  # scheduled every time: its sizes are arguments
     memory = [[one.dtype.name, one.size, one.name] for one in scratch]
-    if all(type(size) is int for _, size, _ in memory):
-        text = json.dumps({"kernels": records, "scratch": memory}, separators=(",", ":"))
-        default_cache().put(key, text.encode())
+    if not all(type(size) is int for _, size, _ in memory):
+        records = []
+    text = json.dumps({"kernels": records, "scratch": memory if records else []},
+                      separators=(",", ":"))  # fmt: skip
+    default_cache().put(key, text.encode())
 
 
 def _record(
@@ -212,7 +214,8 @@ def _record(
 def load(
     key: str, group: Group, values: Sequence[Value], lower: Callable[[], list[LoweredKernel]]
 ) -> list[LoweredKernel] | None:
-    """The kernels of a group that has an entry, applied to ``values``; else None.
+    """The kernels of a group that has an entry, applied to ``values``; else None. An empty list
+    where the entry says that they have to be scheduled.
 
     lower: schedules the group after all, for whoever looks at a loop nest.
     """
@@ -220,6 +223,8 @@ def load(
     if payload is None:
         return None
     entry = json.loads(payload)
+    if not entry["kernels"]:
+        return []
     scratch = [Scratch(as_dtype(d), size, name) for d, size, name in entry["scratch"]]
     lowered = functools.cache(lower)
     found = [
