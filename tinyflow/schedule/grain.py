@@ -20,6 +20,9 @@ PARALLEL_ELEMENTS = 32768
 #: Elements per task of an element-wise kernel: large enough to amortise a claim, small enough that
 #: two threads finish together.
 BLOCK_ELEMENTS = 8192
+#: Bytes of a row up to which all its columns fit one or two vectors: column sums read such rows in
+#: the order in which they lie.
+NARROW_ROW = 128
 
 
 def size(extents: Iterable[Any]) -> int:

@@ -13,7 +13,13 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.passes.fusion import Item
-from tinyflow.schedule.grain import BLOCK_ELEMENTS, PARALLEL_ELEMENTS, nest, size
+from tinyflow.schedule.grain import (
+    BLOCK_ELEMENTS,
+    NARROW_ROW,
+    PARALLEL_ELEMENTS,
+    nest,
+    size,
+)
 from tinyflow.schedule.lowering import (
     Axes,
     GroupExpressions,
@@ -323,8 +329,6 @@ class _Reducer:
 
 
 _LONG = 1 << 30
-#: Bytes of a row up to which all its columns fit one or two vectors: rows are read in order.
-NARROW_ROW = 128
 
 
 def _stride(value: Expr, var: Expr) -> int | None:

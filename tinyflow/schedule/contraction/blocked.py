@@ -57,8 +57,7 @@ def lower_blocked(p: Problem) -> list[LoweredKernel]:
     scratch = [(packed, Scratch(p.dtype, size, "b_packed"))]
     kernels = [p.x.kernel(_pack_b(p, packed), ["cache_read(b, panels)", "parallel(j.o)"], 0, 1,
                           scratch, "_pack")]  # fmt: skip
-    bare = len(p.x.results) == 1 and p.x.results[0] is p.item
-    if bare:
+    if p.bare:
         total: Buffer = p.x.buffer(p.item.value)
     else:
         total = Buffer("partial", p.dtype, (p.m * p.n,))
@@ -161,7 +160,6 @@ def _blocked_tiles(
     panel: Expr, block: Expr, length: Expr,
 ) -> Body:  # fmt: skip
     """One tile's KC steps: partial sums come from memory and go back, at last to the results."""
-    bare = len(p.x.results) == 1 and p.x.results[0] is p.item
 
     def tile(rows: int, width: int) -> Body:
         t = Tile(p, rows, width)
@@ -183,7 +181,7 @@ def _blocked_tiles(
             b_masked=False,
         )
         keep = t.over_rows(t.lanes((Store(total, at, s.load(t.acc, *t.at)),)))
-        if bare:
+        if p.bare:
             return t.whole(body + keep)
         row = first + tile_row
         done = t.over_rows(t.lanes(results(p, t, row, panel * p.width)))

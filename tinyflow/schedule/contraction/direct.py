@@ -264,9 +264,8 @@ class _Sums:
 
     def __init__(self, p: Problem, blocks: _Blocks) -> None:
         self.p, self.blocks = p, blocks
-        self.bare = len(p.x.results) == 1 and p.x.results[0] is p.item
         self.scratch: list[tuple[Buffer, Scratch]] = []
-        if self.bare or blocks.count == 1:
+        if p.bare or blocks.count == 1:
             self.total = p.x.buffer(p.item.value)
         else:
             size = p.item.value.type.size
@@ -298,7 +297,7 @@ class _Sums:
         )
         first, last = blocks.block.equal(0), blocks.block.equal(blocks.count - 1)
         start = If(first, zero, (zero if width % p.lanes else ()) + resume)
-        end = keep if self.bare else (If(last, done, keep),)
+        end = keep if p.bare else (If(last, done, keep),)
         return t.whole((start, *sweep, *end))
 
     def repeat(self, body: Body) -> Body:
@@ -353,7 +352,7 @@ def _lower_stack_panels(p: Problem) -> LoweredKernel:
 
     pack = nest(blocks.inner, _pack_row(p, panel, blocks.at, j, element, local))
     if _turns(p, blocks):
-        pack = _turn_panel(p, panel, blocks, j, pack)
+        pack = _turn_panel(p, panel, blocks, j, element, pack)
     tiles = tile_cases(
         p, i, j,
         lambda rows, width: sums.tile(rows, width, i, j, lambda t: element(local, j, t.offset),
@@ -383,10 +382,12 @@ def _turns(p: Problem, blocks: _Blocks) -> bool:
     )
 
 
-def _turn_panel(p: Problem, panel: Buffer, blocks: _Blocks, j: Expr, plainly: Body) -> Body:
+def _turn_panel(
+    p: Problem, panel: Buffer, blocks: _Blocks, j: Expr, element: PanelElement, plainly: Body
+) -> Body:
     """The panel of a transposed b: squares turned in registers, what is left element by element.
 
-    plainly: the nest that packs any panel.
+    element: of the panel.   plainly: the nest that packs any panel.
     """
     square, vector = s.var("kq"), s.var("v")
     last, extent = blocks.inner[-1]
@@ -402,7 +403,7 @@ def _turn_panel(p: Problem, panel: Buffer, blocks: _Blocks, j: Expr, plainly: Bo
 
     terms, local = at(square * lanes)
     first = p.b(terms, j * p.width + vector * lanes)
-    place = flat_index([*zip(local, blocks.sizes, strict=True), (vector * lanes, p.width)])
+    (place,) = element(local, j, vector * lanes).args
     apart = p.b_stride or 0
     turn = Call("transpose", (panel, place, s.index(p.width), first.attr, first.args[0],
                               s.index(apart), s.index(lanes)))  # fmt: skip
@@ -411,11 +412,6 @@ def _turn_panel(p: Problem, panel: Buffer, blocks: _Blocks, j: Expr, plainly: Bo
     if not (isinstance(extent, int) and extent % lanes == 0):
         tail = s.var("kt")
         terms, local = at(here // lanes * lanes + tail)
-
-        def element(values: Sequence[Expr], _: Expr, column: Expr) -> Expr:
-            return s.load(panel, flat_index([*zip(values, blocks.sizes, strict=True),
-                                             (column, p.width)]))  # fmt: skip
-
         row = _pack_row(p, panel, terms, j, element, local)
         body += (For(tail, plain(here - here // lanes * lanes), SERIAL, row),)
     body = nest(blocks.inner[:-1], body)

@@ -87,6 +87,11 @@ class Problem:
         return self.item.value.dtype
 
     @property
+    def bare(self) -> bool:
+        """Whether the product itself is the only result: no epilogue."""
+        return len(self.x.results) == 1 and self.x.results[0] is self.item
+
+    @property
     def outer(self) -> Axes:
         """All axes around the tiles."""
         return self.shared + self.row_loops + self.column_loops

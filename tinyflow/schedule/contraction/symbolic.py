@@ -30,6 +30,7 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
+from tinyflow.schedule.contraction.direct import FAR, MANY_TASKS, PACKED_USES, STACK_PANEL
 from tinyflow.schedule.contraction.problem import (
     Position,
     Problem,
@@ -60,19 +61,12 @@ from tinyflow.schedule.lowering import (
 from tinyflow.schedule.targets import Target
 from tinyflow.te.canonical import LONG, NARROW, STRIPE
 
-#: Bytes between two rows of b beyond which panels are packed, if enough tiles read them.
-FAR = 1024
-PACKED_USES = 8
-#: Bytes of a panel of b that a task packs for itself.
-STACK_PANEL = 128 * 1024
-#: Terms of an image from which on a visit of every tile pays, and tasks that share the tiles.
+#: Terms of an image from which on a visit of every tile pays.
 IMAGE_TERMS = 32
-MANY_TASKS = 8
 #: What a tile costs besides its rows, in rows: loading a step's vectors of b.
 TILE_COST = 3
 
 Kernels = list[LoweredKernel]
-
 
 
 def lower_symbolic_dot(
@@ -333,7 +327,7 @@ def _image_by_image(q: _Sized) -> LoweredKernel:
     i, j = s.var("it"), s.var("jt")
     image, images = q.terms[0]
     terms = [v for v, _ in q.terms]
-    bare = len(x.results) == 1 and x.results[0] is p.item
+    bare = p.bare
     size = p.item.value.type.size
     total = x.buffer(p.item.value) if bare else Buffer("partial", p.dtype, (size,))
     scratch = [] if bare else [(total, Scratch(p.dtype, size, "partial"))]
