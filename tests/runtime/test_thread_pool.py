@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tinyflow.runtime import thread_pool
+from tinyflow.runtime import pool_ir, thread_pool
 from tinyflow.runtime.launch_list import Launch, LaunchList
 from tinyflow.runtime.thread_pool import ThreadPool
 
@@ -203,7 +203,7 @@ def test_threads_start_late_and_memory_is_released(kernels):
     words, finalizer = pool._words, pool._finalizer
     del pool
     assert not finalizer.alive
-    assert words[thread_pool.native_ir.POOL_OFFSETS["n_started"] // 8] == 0
+    assert words[pool_ir.POOL_OFFSETS["n_started"] // 8] == 0
 
 
 def test_idle_workers_sleep():

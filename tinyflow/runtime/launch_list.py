@@ -1,6 +1,6 @@
 """A native segment: kernels in order, run by one foreign call.
 
-Main types: Launch, LaunchList, ProfileRecord. Imports native, native_ir, thread_pool and core.
+Main types: Launch, LaunchList, ProfileRecord. Imports native, driver_ir, thread_pool and core.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyflow.runtime import native, native_ir
-from tinyflow.runtime.gang_ir import FLAG_GANG, GANG_FIELDS
+from tinyflow.runtime import driver_ir, native
+from tinyflow.runtime.driver_ir import FLAG_GANG, GANG_FIELDS
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool
 
 _PROFILE_RUNS = 64
-_HEADER = len(native_ir.PROFILE_HEADER)
-_SEGMENT = {name: index for index, name in enumerate(native_ir.SEGMENT_FIELDS)}
+_HEADER = len(driver_ir.PROFILE_HEADER)
+_SEGMENT = {name: index for index, name in enumerate(driver_ir.SEGMENT_FIELDS)}
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Launch:
 
         Without a slot it always does. ``target`` may be the number of launches: the end.
         """
-        flags = native_ir.FLAG_JUMP | (native_ir.FLAG_IF_TRUE if when else 0)
+        flags = driver_ir.FLAG_JUMP | (driver_ir.FLAG_IF_TRUE if when else 0)
         if not flag_slots:
-            flags |= native_ir.FLAG_ALWAYS
+            flags |= driver_ir.FLAG_ALWAYS
         return cls(target, 0, 1, flag_slots or (0,), (), "jump", flags=flags)
 
     @classmethod
@@ -129,7 +129,7 @@ class LaunchList:
         slots = np.array([s for one in self.launches for s in one.arg_slots], dtype=np.int32)
         extents = np.array([e for one in self.launches for e in one.extents], dtype=np.int64)
         packed = _pack(self.launches, slots.ctypes.data, extents.ctypes.data)
-        self._status = np.zeros(len(native_ir.STATUS_FIELDS), dtype=np.int64)
+        self._status = np.zeros(len(driver_ir.STATUS_FIELDS), dtype=np.int64)
         table = np.zeros(n_slots, dtype=np.uint64)
         table[0] = self._status.ctypes.data
         self._gangs = _Gangs(self.launches, packed, extents, table.ctypes.data)
@@ -180,7 +180,7 @@ class LaunchList:
         median_ns = 0
         if times is not None and n_launches:
             whole = times[:, -1, 1] - times[:, 0, 0]
-            if any(one.flags & native_ir.FLAG_JUMP for one in self.launches):
+            if any(one.flags & driver_ir.FLAG_JUMP for one in self.launches):
                 whole = (times[:, :, 1] - times[:, :, 0]).sum(1)  # of all iterations
             median_ns = int(np.median(whole))
         reports = []
@@ -244,9 +244,9 @@ def _check(launches: Sequence[Launch], n_slots: int) -> None:
     for n, one in enumerate(launches):
         if one.flags & FLAG_GANG:
             skip = launches[n + 1] if n + 1 < len(launches) else one
-            if skip.fn_address != n + 2 + one.n_tasks or not skip.flags & native_ir.FLAG_ALWAYS:
+            if skip.fn_address != n + 2 + one.n_tasks or not skip.flags & driver_ir.FLAG_ALWAYS:
                 raise ValueError("gang: expected a jump over its members behind it")
-        if one.flags & native_ir.FLAG_JUMP:
+        if one.flags & driver_ir.FLAG_JUMP:
             if not 0 <= one.fn_address <= len(launches):
                 raise ValueError(f"jump: no launch {one.fn_address} among {len(launches)}")
         elif one.fn_address <= 0 or one.n_tasks < 0 or one.chunk < 1:
@@ -261,7 +261,7 @@ def _check(launches: Sequence[Launch], n_slots: int) -> None:
 
 
 def _pack(launches: Sequence[Launch], slots_address: int, extents_address: int) -> np.ndarray:
-    """The launches as records of ``native_ir.LAUNCH_FIELDS``: int64[n, 7]."""
+    """The launches as records of ``driver_ir.LAUNCH_FIELDS``: int64[n, 7]."""
     rows = []
     any_parallel = False
     for one in launches:
@@ -274,12 +274,12 @@ def _pack(launches: Sequence[Launch], slots_address: int, extents_address: int) 
                 len(one.arg_slots),
                 slots_address,
                 extents_address,
-                one.flags | (native_ir.FLAG_SERIAL if one.serial else 0),
+                one.flags | (driver_ir.FLAG_SERIAL if one.serial else 0),
             )
         )
         slots_address += 4 * len(one.arg_slots)
         extents_address += 8 * len(one.extents)
-    packed = np.array(rows, dtype=np.int64).reshape(len(rows), len(native_ir.LAUNCH_FIELDS))
+    packed = np.array(rows, dtype=np.int64).reshape(len(rows), len(driver_ir.LAUNCH_FIELDS))
     if any_parallel:
-        packed[0, native_ir.LAUNCH_FIELDS.index("flags")] |= native_ir.FLAG_ARM
+        packed[0, driver_ir.LAUNCH_FIELDS.index("flags")] |= driver_ir.FLAG_ARM
     return packed

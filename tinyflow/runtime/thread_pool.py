@@ -1,7 +1,7 @@
 """The pool of native worker threads, seen from Python.
 
 Main types: ThreadPool; default_pool() and set_num_threads() for the process's pool. Imports native
-and native_ir of this package.
+and pool_ir of this package.
 
 No Python runs in a worker. Threads are created by the first parallel launch, not by the
 constructor, so a pool that is never used, also one inherited by a forked child, costs nothing.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflow.runtime import native, native_ir
+from tinyflow.runtime import native, pool_ir
 
 SPIN_US = 50.0
 """How long an idle worker polls before it sleeps: longer than the gap between the kernels of a
@@ -40,7 +40,7 @@ class ThreadPool:
         self._spin_us = spin_us
         self._runtime = native.native_runtime()
         # Anonymous memory is zero, aligned to a page and never moves.
-        self._memory = mmap.mmap(-1, native_ir.POOL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
+        self._memory = mmap.mmap(-1, pool_ir.POOL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
         self._words = np.frombuffer(self._memory, dtype=np.int64)
         self.pointer: int = self._words.ctypes.data
         self.n_threads: int = _checked_count(n_threads)
@@ -68,12 +68,12 @@ class ThreadPool:
     @property
     def n_started(self) -> int:
         """Worker threads that exist now (0 before the first parallel launch)."""
-        return int(self._words[native_ir.POOL_OFFSETS["n_started"] // 8])
+        return int(self._words[pool_ir.POOL_OFFSETS["n_started"] // 8])
 
     @property
     def n_sleeping(self) -> int:
         """Worker threads that sleep now, that is, neither work nor poll."""
-        return int(self._words[native_ir.POOL_OFFSETS["sleepers"] // 8])
+        return int(self._words[pool_ir.POOL_OFFSETS["sleepers"] // 8])
 
     def _spin_count(self) -> int:
         # With more threads than cores a polling worker takes the core of one that works.
@@ -159,15 +159,15 @@ def _environment_threads() -> int:
         return _checked_count(int(text))
     except ValueError as error:
         raise ValueError(
-            f"TINYFLOW_NUM_THREADS: expected an integer from 1 to {native_ir.MAX_WORKERS}, "
+            f"TINYFLOW_NUM_THREADS: expected an integer from 1 to {pool_ir.MAX_WORKERS}, "
             f"got {text!r}"
         ) from error
 
 
 def _checked_count(n_threads: int) -> int:
-    if not 1 <= n_threads <= native_ir.MAX_WORKERS:
+    if not 1 <= n_threads <= pool_ir.MAX_WORKERS:
         raise ValueError(
-            f"number of threads: expected 1 to {native_ir.MAX_WORKERS}, got {n_threads}"
+            f"number of threads: expected 1 to {pool_ir.MAX_WORKERS}, got {n_threads}"
         )
     return n_threads
 
