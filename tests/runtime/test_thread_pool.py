@@ -73,6 +73,22 @@ def test_several_threads_take_part(kernels):
     assert pool.n_started == 0
 
 
+def test_threads_keep_their_end_of_a_job(kernels):
+    """The caller begins with the first chunk and its first worker with the last one."""
+    pool = ThreadPool(2)
+    threads = np.zeros(8, np.int64)
+    native = LaunchList([Launch(kernels["who"], 8, 1, (1,), ())], 2, pool)
+    native.table[1] = threads.ctypes.data
+    for _ in range(50):  # on a loaded machine the worker may come late
+        native.run()
+        if len(set(threads)) == 2:
+            break
+    caller = threading.get_ident()
+    changes = np.flatnonzero(np.diff(threads))
+    assert threads[0] == caller != threads[-1] and len(changes) == 1
+    pool.close()
+
+
 def test_serial_launches_stay_on_the_caller(kernels):
     pool = ThreadPool(3)
     threads = np.zeros(4, np.int64)
@@ -129,11 +145,11 @@ def test_resize_and_wake_while_running(kernels):
 
 
 def test_more_chunks_than_the_ticket_can_count(kernels):
-    """Chunks grow when there would be 2**24 or more of them."""
+    """Chunks grow when there would be more of them than a ticket counts."""
     pool = ThreadPool(2)
     native = LaunchList([Launch(kernels["nothing"], 1 << 40, 1, (), ())], 1, pool)
     assert native.run() == 0
-    n_tasks = (1 << 24) + 5
+    n_tasks = (1 << pool_ir.CHUNK_BITS) + 5
     counts = np.zeros(n_tasks, np.int64)
     native = LaunchList([Launch(kernels["count"], n_tasks, 1, (1,), ())], 2, pool)
     native.table[1] = counts.ctypes.data

@@ -26,6 +26,8 @@ def runtime_ir(machine: str | None = None) -> str:
         pool_ir.POOL_OFFSETS,
         chunk_bits=pool_ir.CHUNK_BITS,
         chunk_mask=(1 << pool_ir.CHUNK_BITS) - 1,
+        one_first=1 << pool_ir.CHUNK_BITS,
+        generation_bit=2 * pool_ir.CHUNK_BITS,
         flag_serial=driver_ir.FLAG_SERIAL,
         flag_arm=driver_ir.FLAG_ARM,
         flag_jump=driver_ir.FLAG_JUMP,

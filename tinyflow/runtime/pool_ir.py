@@ -4,10 +4,13 @@ Main constants: POOL_IR, POOL_OFFSETS. Imports nothing of this package.
 
 How a parallel job is claimed (the whole proof of the pool is here):
 
-* ``ticket`` = generation << 24 | chunks not yet claimed. To claim, read the ticket, read the job's
-  fields, then compare-and-swap ticket -> ticket - 1. The swap succeeds only if the ticket did not
-  change, so the fields were those of this generation: they are rewritten only after every chunk of
-  the generation has *finished*, and one chunk was unclaimed at the time they were read.
+* ``ticket`` = generation << 32 | first << 16 | end: the chunks [first, end) are not yet claimed. To
+  claim one, read the ticket, read the job's fields, then compare-and-swap the ticket to one with
+  first + 1 or end - 1. The swap succeeds only if the ticket did not change, so the fields were
+  those of this generation: they are rewritten only after every chunk of the generation has
+  *finished*, and one chunk was unclaimed at the time they were read.
+* The caller and every second worker claim from the front, the others from the back: from kernel to
+  kernel a thread finds its part of weights and activations in its own core's cache.
 * A finished job has 0 unclaimed chunks: a late worker sees nothing to claim, whatever the fields
   of the next job look like, until the new ticket is published with release order.
 * ``finished`` counts completed chunks; the caller waits for finished == n_chunks. A worker adds to
@@ -17,7 +20,7 @@ How a parallel job is claimed (the whole proof of the pool is here):
   sees the other, no wake-up is lost.
 """
 
-CHUNK_BITS = 24
+CHUNK_BITS = 16
 MAX_WORKERS = 1023
 _LINE = 128  # two cache lines: x86 prefetches them in pairs, Apple cores have 128-byte lines
 
@@ -29,7 +32,6 @@ POOL_OFFSETS = {
     "extents": _LINE + 16,
     "n_tasks": _LINE + 24,
     "chunk": _LINE + 32,
-    "n_chunks": _LINE + 40,
     "finished": 2 * _LINE,
     "busy": 3 * _LINE,
     "sleepers": 4 * _LINE,
@@ -101,8 +103,22 @@ define internal void @unlock(ptr %pool) alwaysinline {
 
 ; ---- running a job ------------------------------------------------------------------------------
 
+define internal i64 @first_of(i64 %ticket) alwaysinline {
+  %shifted = lshr i64 %ticket, $chunk_bits
+  %first = and i64 %shifted, $chunk_mask
+  ret i64 %first
+}
+
+; Whether a job has chunks that nobody has claimed.
+define internal i1 @is_open(i64 %ticket) alwaysinline {
+  %first = call i64 @first_of(i64 %ticket)
+  %end = and i64 %ticket, $chunk_mask
+  %open = icmp ult i64 %first, %end
+  ret i1 %open
+}
+
 ; Claim and run chunks of the published job until none is unclaimed.
-define internal void @participate(ptr %pool) noinline {
+define internal void @participate(ptr %pool, i1 %from_back) noinline {
 entry:
   %p.ticket = getelementptr i8, ptr %pool, i64 $ticket
   %p.fn = getelementptr i8, ptr %pool, i64 $fn
@@ -110,31 +126,33 @@ entry:
   %p.extents = getelementptr i8, ptr %pool, i64 $extents
   %p.n_tasks = getelementptr i8, ptr %pool, i64 $n_tasks
   %p.chunk = getelementptr i8, ptr %pool, i64 $chunk
-  %p.n_chunks = getelementptr i8, ptr %pool, i64 $n_chunks
   br label %look
 look:
   %mine = phi i64 [0, %entry], [%mine, %claim], [%mine.next, %run]
   %ticket = load atomic i64, ptr %p.ticket acquire, align 8
-  %unclaimed = and i64 %ticket, $chunk_mask
-  %none = icmp eq i64 %unclaimed, 0
-  br i1 %none, label %report, label %claim
+  %open = call i1 @is_open(i64 %ticket)
+  br i1 %open, label %claim, label %report
 claim:
   %fn = load atomic ptr, ptr %p.fn monotonic, align 8
   %buffers = load atomic ptr, ptr %p.buffers monotonic, align 8
   %extents = load atomic ptr, ptr %p.extents monotonic, align 8
   %n_tasks = load atomic i64, ptr %p.n_tasks monotonic, align 8
   %chunk = load atomic i64, ptr %p.chunk monotonic, align 8
-  %n_chunks = load atomic i64, ptr %p.n_chunks monotonic, align 8
-  %ticket.next = sub i64 %ticket, 1
+  %front = call i64 @first_of(i64 %ticket)
+  %end = and i64 %ticket, $chunk_mask
+  %back = sub i64 %end, 1
+  %index = select i1 %from_back, i64 %back, i64 %front
+  %ticket.front = add i64 %ticket, $one_first
+  %ticket.back = sub i64 %ticket, 1
+  %ticket.next = select i1 %from_back, i64 %ticket.back, i64 %ticket.front
   %pair = cmpxchg ptr %p.ticket, i64 %ticket, i64 %ticket.next acq_rel monotonic, align 8
   %won = extractvalue {i64, i1} %pair, 1
   br i1 %won, label %run, label %look
 run:
-  %index = sub i64 %n_chunks, %unclaimed
-  %begin = mul i64 %index, %chunk
-  %full = add i64 %begin, %chunk
-  %end = call i64 @llvm.smin.i64(i64 %full, i64 %n_tasks)
-  call void %fn(ptr %buffers, ptr %extents, i64 %begin, i64 %end)
+  %task = mul i64 %index, %chunk
+  %full = add i64 %task, %chunk
+  %task.end = call i64 @llvm.smin.i64(i64 %full, i64 %n_tasks)
+  call void %fn(ptr %buffers, ptr %extents, i64 %task, i64 %task.end)
   %mine.next = add i64 %mine, 1
   br label %look
 report:
@@ -158,7 +176,6 @@ entry:
   %p.extents = getelementptr i8, ptr %pool, i64 $extents
   %p.n_tasks = getelementptr i8, ptr %pool, i64 $n_tasks
   %p.chunk = getelementptr i8, ptr %pool, i64 $chunk
-  %p.n_chunks = getelementptr i8, ptr %pool, i64 $n_chunks
   %p.finished = getelementptr i8, ptr %pool, i64 $finished
   %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
   store atomic ptr %fn, ptr %p.fn monotonic, align 8
@@ -166,12 +183,11 @@ entry:
   store atomic ptr %extents, ptr %p.extents monotonic, align 8
   store atomic i64 %n_tasks, ptr %p.n_tasks monotonic, align 8
   store atomic i64 %chunk, ptr %p.chunk monotonic, align 8
-  store atomic i64 %n_chunks, ptr %p.n_chunks monotonic, align 8
   store atomic i64 0, ptr %p.finished monotonic, align 8
   %old = load atomic i64, ptr %p.ticket monotonic, align 8
-  %old.generation = lshr i64 %old, $chunk_bits
+  %old.generation = lshr i64 %old, $generation_bit
   %generation = add i64 %old.generation, 1
-  %shifted = shl i64 %generation, $chunk_bits
+  %shifted = shl i64 %generation, $generation_bit
   %ticket = or i64 %shifted, %n_chunks
   store atomic i64 %ticket, ptr %p.ticket seq_cst, align 8
   %sleepers = load atomic i64, ptr %p.sleepers seq_cst, align 8
@@ -182,7 +198,7 @@ wake:
   call void @wake(ptr %pool, i64 %wanted)
   br label %help
 help:
-  call void @participate(ptr %pool)
+  call void @participate(ptr %pool, i1 false)
   call void @wait_for(ptr %p.finished, i64 %n_chunks)
   ret void
 }
@@ -217,7 +233,17 @@ out:
   ret void
 }
 
-define internal ptr @worker(ptr %pool) {
+define internal ptr @front_worker(ptr %pool) {
+  call void @work(ptr %pool, i1 false)
+  ret ptr null
+}
+
+define internal ptr @back_worker(ptr %pool) {
+  call void @work(ptr %pool, i1 true)
+  ret ptr null
+}
+
+define internal void @work(ptr %pool, i1 %from_back) noinline {
 entry:
   %mutex = getelementptr i8, ptr %pool, i64 $mutex
   %cond = getelementptr i8, ptr %pool, i64 $cond
@@ -234,8 +260,7 @@ awake:
 poll:
   %left = phi i64 [%budget, %awake], [%left.next, %idle]
   %seen = load atomic i64, ptr %p.ticket monotonic, align 8
-  %unclaimed = and i64 %seen, $chunk_mask
-  %work = icmp ne i64 %unclaimed, 0
+  %work = call i1 @is_open(i64 %seen)
   br i1 %work, label %help, label %check
 check:
   %tired = icmp sle i64 %left, 0
@@ -245,7 +270,7 @@ idle:
   %left.next = sub i64 %left, 1
   br label %poll
 help:
-  call void @participate(ptr %pool)
+  call void @participate(ptr %pool, i1 %from_back)
   br label %awake
 doze:
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
@@ -254,8 +279,7 @@ doze:
   br label %asleep
 asleep:
   %ticket = load atomic i64, ptr %p.ticket seq_cst, align 8
-  %open = and i64 %ticket, $chunk_mask
-  %has_work = icmp ne i64 %open, 0
+  %has_work = call i1 @is_open(i64 %ticket)
   %stop = load atomic i64, ptr %p.stop monotonic, align 8
   %stopped = icmp ne i64 %stop, 0
   %now = load atomic i64, ptr %p.epoch monotonic, align 8
@@ -271,7 +295,7 @@ up:
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
   br i1 %stopped, label %leave, label %awake
 leave:
-  ret ptr null
+  ret void
 }
 
 ; Create the worker threads. Needs the lock. If the system gives fewer threads, we use fewer.
@@ -293,7 +317,10 @@ next:
   br i1 %more, label %create, label %out
 create:
   %slot = getelementptr i64, ptr %threads, i64 %i
-  %failed = call i32 @pthread_create(ptr %slot, ptr null, ptr @worker, ptr %pool)
+  %odd = and i64 %i, 1
+  %in_front = icmp ne i64 %odd, 0
+  %routine = select i1 %in_front, ptr @front_worker, ptr @back_worker
+  %failed = call i32 @pthread_create(ptr %slot, ptr null, ptr %routine, ptr %pool)
   %ok = icmp eq i32 %failed, 0
   br i1 %ok, label %started, label %out
 started:

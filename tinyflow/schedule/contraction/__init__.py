@@ -18,7 +18,7 @@ more. The forms::
 from __future__ import annotations
 
 from tinyflow.schedule.contraction.blocked import lower_blocked
-from tinyflow.schedule.contraction.direct import a_is_turned, lower_direct
+from tinyflow.schedule.contraction.direct import NEAR, a_is_turned, lower_direct
 from tinyflow.schedule.contraction.problem import problem_of
 from tinyflow.schedule.contraction.striped import lower_striped_rows, lower_striped_terms
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel
@@ -32,8 +32,10 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     p = problem_of(x, target)
     if p.striped:
         return [lower_striped_rows(p) if p.swapped else lower_striped_terms(p)]
-    # Bands of a transposed a are packed together where b is too large to pass for each tile of it.
-    large = p.k * p.n * p.dtype.size_bytes > target.l2_bytes // 2 if p.k else False
+    # Bands of a transposed a are packed together where b is too large to pass for each tile of it,
+    # and b where its rows lie in pages of their own.
+    row_bytes = p.n * p.dtype.size_bytes
+    large = row_bytes > NEAR and p.k * row_bytes > target.l2_bytes // 2 if p.k else False
     blocked = large and a_is_turned(p) and p.m >= 4 * p.rows
     if p.tuning.form is not None:
         blocked = p.tuning.form == "blocked"

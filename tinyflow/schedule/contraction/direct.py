@@ -52,8 +52,13 @@ from tinyflow.schedule.targets import Target
 STACK_PANEL = 128 * 1024
 #: Tiles along the rows that use a panel before packing all of b beforehand has paid.
 PACKED_USES = 8
-#: Bytes between two rows of b beyond which every row is another page's: panels are packed.
+#: Bytes between two rows of b beyond which every row is another page's: panels are packed ...
 FAR = 1024
+#: ... unless that distance, times the passes over b, is at most this: a few passes cost less than
+#: writing b once more.
+FAR_PASSES = 48 * 1024
+#: Bytes of a row of b (a page) up to which a block of them is read where it is by packed tiles of a.
+NEAR = 4096
 #: Terms of a block of a long sum: at least so many for one visit of a tile's partial sums.
 BLOCK_TERMS = 128
 #: Terms from which on a sum may be long.
@@ -83,7 +88,9 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     uses = p.row_tiles * extent_of(p.row_loops)
     size = p.dtype.size_bytes
     apart = p.b_stride != 1 and p.n > 1
-    far = apart or p.n * size >= FAR
+    fits = p.k * p.width * size <= STACK_PANEL
+    few_passes = fits and uses * p.n * size <= FAR_PASSES
+    far = apart or (p.n * size >= FAR and not few_passes)
     form = p.tuning.form if p.k else None
     if form is None and _is_thin(p, target):
         return [_lower_whole(_thin(p), target)]
@@ -92,10 +99,9 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     if not (p.k and (far or a_is_turned(p))) if form is None else form in ("in_place", "long"):
         return [_lower_long(p, target) if _is_long(p, target) else _lower_whole(p, target)]
     if form is None and a_is_turned(p):
-        if far and uses >= PACKED_USES and not p.column_loops:
+        if (apart or p.n * size > NEAR) and uses >= PACKED_USES and not p.column_loops:
             return _with_packed_panels(p, lambda b, own: _lower_row_tiles(p, target, b, own))
         return [_lower_row_tiles(p, target)]
-    fits = p.k * p.width * size <= STACK_PANEL
     # Where each task has panels of its own and a stays near, packing them needs no other kernel.
     tasks = extent_of(p.shared) * p.panels
     own = fits and tasks >= MANY_TASKS and p.all_rows * p.k * size <= target.l2_bytes // 2
