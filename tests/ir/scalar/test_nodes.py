@@ -30,6 +30,8 @@ def test_equal_expressions_are_one_object():
         (i * 4 * 2, "i * 8"),
         (i // 1, "i"),
         (i % 1, "0"),
+        (i // 32 * 32 + i % 32, "i"),
+        (i // 32 * 32 + i % 16, "i // 32 * 32 + i % 16"),
         (s.minimum(i, i), "i"),
         (s.select(s.index(1) < 2, i, n), "i"),
         ((i < 3) & s.const(True, bool_), "i < 3"),

@@ -252,6 +252,10 @@ def add(a: Expr, b: Expr) -> Expr:
                 return const(a.attr + b.attr, a.dtype)
             if a.op == "add" and a.args[1].op == "const":
                 return add(a.args[0], const(a.args[1].attr + b.attr, a.dtype))
+        if b.op == "mod" and a.op == "mul" and a.args[0].op == "floordiv":
+            x, size = b.args  # x // c * c + x % c, what is left of a reshape and its inverse
+            if a.args[0].args == b.args and a.args[1] is size and size.is_const and size.attr:
+                return x
     return make("add", (a, b), a.dtype)
 
 

@@ -57,7 +57,7 @@ FAR = 1024
 #: ... unless that distance, times the passes over b, is at most this: a few passes cost less than
 #: writing b once more.
 FAR_PASSES = 48 * 1024
-#: Bytes of a row of b (a page) up to which a block of them is read where it is by packed tiles of a.
+#: Bytes of a row of b (a page) up to which packed tiles of a read a block of them where it is.
 NEAR = 4096
 #: Terms of a block of a long sum: at least so many for one visit of a tile's partial sums.
 BLOCK_TERMS = 128
@@ -68,6 +68,8 @@ TURNED = 256
 TURNED_PANELS = 4
 #: Terms of a packed tile of a: it stays in the first-level cache while panels of b pass.
 TILE_TERMS = 576
+#: Terms of a block of b below which visiting the tiles' partial sums would cost too much.
+GROUP_TERMS = 256
 #: Tiles of rows per task where no other axis gives tasks: b passes once for all of them.
 BAND_TILES = 10
 #: Few terms, and the tile for them.
@@ -445,7 +447,10 @@ def _lower_row_tiles(
     packed on the stack; all panels of b pass each of them. The block of b stays in the cache."""
     i, j = s.var("it"), s.var("jt")
     columns = p.n * extent_of(p.column_loops) * p.dtype.size_bytes
-    blocks = _blocks(p, max(BLOCK_TERMS, min(TILE_TERMS, target.l2_bytes // 2 // columns)))
+    # Where a block of all columns would be short, each task takes some of them.
+    groups = 1 if p.column_loops else min(p.panels, -(-columns * GROUP_TERMS * 2 // target.l2_bytes))
+    fit = target.l2_bytes // 2 // -(-columns // groups)
+    blocks = _blocks(p, max(BLOCK_TERMS, min(TILE_TERMS, fit)))
     sums = _Sums(p, blocks)
     local = list(zip([v for v, _ in blocks.inner], blocks.sizes, strict=True))
     packed = Buffer("a_tile", p.dtype, (extent_of(local) * p.lanes,), "stack")
@@ -473,7 +478,11 @@ def _lower_row_tiles(
         lambda rows, width: sums.tile(rows, width, i, j, b, element is None,
                                       lambda u: s.load(packed, place(u))),
     )  # fmt: skip
-    body = packing + nest([*p.column_loops, (j, p.panels)], tiles)
+    group, panel = s.var("jg"), s.var("jp")
+    of_group = group * p.panels // groups
+    panels = (group + 1) * p.panels // groups - of_group
+    tiles = loop_visit.substitute_vars(tiles, {j: of_group + panel})
+    body = packing + nest([*p.column_loops, (panel, plain(panels))], tiles)
     tasks, around = list(p.shared), list(p.row_loops)
     while around and extent_of(tasks) < MANY_TASKS and extent_of(tasks) % 2:
         tasks.append(around.pop(0))
@@ -488,7 +497,7 @@ def _lower_row_tiles(
     steps = [*_steps(p), "cache_read(a, tile)"]
     if blocks.count > 1:
         steps.insert(0, f"split(k, {blocks.count} blocks)")
-    axes = [*tasks, (band, bands), (s.var("all"), 1)]
+    axes = [*tasks, (group, groups), (band, bands), (s.var("all"), 1)]
     return over_tiles(p, (Alloc(packed, sums.repeat(body)),), axes, steps,
                       [*scratch, *sums.scratch])  # fmt: skip
 
