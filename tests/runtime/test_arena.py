@@ -2,22 +2,23 @@
 
 import gc
 import mmap
+import weakref
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from tinyflow.runtime.arena import ALIGNMENT, HUGE_PAGE, Arena, aligned_empty
+from tinyflow.runtime.arena import ALIGNMENT, HUGE_PAGE, Arena, Shelf, aligned_empty
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 100_000, (4 << 20) - 1])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 100_000, (1 << 20) - 1])
 def test_small_arena_is_aligned_to_a_line(size):
     arena = Arena(size)
     assert arena.address % ALIGNMENT == 0
     assert arena.size_bytes == size
 
 
-@pytest.mark.parametrize("size", [4 << 20, (9 << 20) + 5])
+@pytest.mark.parametrize("size", [1 << 20, (9 << 20) + 5])
 def test_large_arena_is_aligned_to_a_huge_page(size):
     arena = Arena(size)
     assert arena.address % HUGE_PAGE == 0
@@ -89,3 +90,22 @@ def test_aligned_empty(shape, dtype):
     assert array.dtype == np.dtype(dtype)
     assert array.size == 0 or array.ctypes.data % ALIGNMENT == 0
     assert array.flags.c_contiguous and array.flags.writeable
+
+
+def test_arrays_of_a_shelf_stand_apart_in_huge_pages():
+    shelf = Shelf()
+    shapes = [(300, 1000), (256, 1024), (3,), (17, 16 << 10), (5 << 20,), (0, 7), (64, 1024)]
+    arrays = [shelf.empty(shape, np.float32) for shape in shapes]
+    for number, array in enumerate(arrays):
+        assert array.shape == shapes[number]
+        assert array.size == 0 or array.ctypes.data % ALIGNMENT == 0
+        array[...] = number
+    for number, array in enumerate(arrays):
+        assert (array == number).all()
+    assert arrays[0].ctypes.data % HUGE_PAGE == 0
+    ends = arrays[0].ctypes.data + arrays[0].nbytes, arrays[1].ctypes.data
+    assert 0 < ends[1] - ends[0] < 4096
+    first = weakref.ref(shelf._block)
+    del shelf, array
+    gc.collect()
+    assert (arrays[-1] == 6).all() and first() is None

@@ -41,7 +41,7 @@ from tinyflow.ops.tensor_array import NewArray
 from tinyflow.passes.fusion import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.loops import order_arrays
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
-from tinyflow.runtime.arena import Arena, aligned_empty
+from tinyflow.runtime.arena import Arena, Shelf
 from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
 from tinyflow.runtime.reserved import reserve
@@ -407,6 +407,7 @@ class Program:
 
     def _bind_static(self) -> None:
         """Addresses that never change: arena, constants, counters."""
+        shelf = Shelf()
         for slot, place in enumerate(self._slots):
             if place is None:
                 continue
@@ -414,7 +415,7 @@ class Program:
                 self._set(slot, self.arena.address + place.key)
             elif place.kind == "constant":
                 array = self.plan.constants[place.key]
-                copy = aligned_empty(array.shape, array.dtype)
+                copy = shelf.empty(array.shape, array.dtype)
                 copy[...] = array
                 self._keep.append(copy)
                 self._set(slot, copy.ctypes.data)

@@ -1,6 +1,7 @@
-"""Aligned memory: one block per program (Arena) and single arrays (aligned_empty).
+"""Aligned memory: one block per program (Arena), arrays side by side (Shelf), single arrays
+(aligned_empty).
 
-Main types: Arena. Imports numpy only.
+Main types: Arena, Shelf. Imports numpy only.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from numpy.typing import DTypeLike, NDArray
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
 HUGE_PAGE = 2 << 20
-_HUGE_FROM = 2 * HUGE_PAGE
+_HUGE_FROM = HUGE_PAGE // 2
 
 
 class Arena:
     """``size_bytes`` of zeroed memory at a fixed ``address``, a multiple of ``ALIGNMENT``.
 
-    From 4 MiB on the address is a multiple of 2 MiB and the system is asked for huge pages, which
+    From 1 MiB on the address is a multiple of 2 MiB and the system is asked for huge pages, which
     saves most TLB misses of a step. Physical memory is taken when a page is first written.
     The memory lives as long as the arena or any view of it.
     """
@@ -58,6 +59,36 @@ class Arena:
         if dtype.hasobject:
             raise ValueError(f"arena: {dtype} holds Python references, not bytes")
         return self._bytes[offset:end].view(dtype).reshape(tuple(shape))
+
+
+class Shelf:
+    """Arrays that live as long as each other, side by side in blocks of huge pages.
+
+    A matrix product walks down the rows of its operands, each of which may lie in another page:
+    with pages of 4 KiB the weights of one layer take more entries than the TLB has, and under
+    virtual machines each miss costs two walks. Small arrays are left to the C library.
+    """
+
+    BLOCK_BYTES = 16 << 20  # of address space; memory is taken as it is written
+    SMALL_BYTES = 64 << 10
+    #: Between arrays, so that those of 2**n bytes do not share cache sets and page offsets.
+    APART_BYTES = 5 * ALIGNMENT
+
+    def __init__(self) -> None:
+        self._block: Arena | None = None
+        self._used = 0
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.generic]:
+        """Like ``aligned_empty``."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size < self.SMALL_BYTES:
+            return aligned_empty(shape, dtype)
+        if self._block is None or self._used + size > self._block.size_bytes:
+            self._block, self._used = Arena(max(size, self.BLOCK_BYTES)), 0
+        array = self._block.view(self._used, shape, dtype)
+        self._used += -(-size // ALIGNMENT) * ALIGNMENT + self.APART_BYTES
+        return array
 
 
 def aligned_empty(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray[np.generic]:

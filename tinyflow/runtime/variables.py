@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.runtime.arena import aligned_empty
+from tinyflow.runtime.arena import Shelf, aligned_empty
 
 
 class VariableStore:
@@ -21,6 +21,7 @@ class VariableStore:
     """
 
     def __init__(self) -> None:
+        self._shelf = Shelf()
         self._arrays: dict[Any, np.ndarray[Any, Any]] = {}
         self._initialized: set[Any] = set()
         self._counters: dict[Any, np.ndarray[Any, Any]] = {}
@@ -34,9 +35,11 @@ class VariableStore:
         found = self._arrays.get(ref)
         wanted = ref.type.shape if shape is None else shape
         if found is None or (shape is not None and found.shape != shape):
-            found = aligned_empty(wanted, ref.type.dtype.numpy)
-            if ref in self._arrays:
+            if ref in self._arrays:  # of a new shape, perhaps not for long: memory of its own
+                found = aligned_empty(wanted, ref.type.dtype.numpy)
                 self.generation += 1
+            else:
+                found = self._shelf.empty(wanted, ref.type.dtype.numpy)
             self._arrays[ref] = found
         return found
 
@@ -68,5 +71,6 @@ class VariableStore:
 
     def clear(self) -> None:
         self._arrays.clear()
+        self._shelf = Shelf()
         self._initialized.clear()
         self._counters.clear()
