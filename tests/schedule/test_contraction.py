@@ -37,7 +37,9 @@ def chain(a, b):
 FORMS = [
     # m, k, n, transpose_a, transpose_b, a step that only this form has
     ((20, 40, 100), False, False, "reorder(k, i.i, j.i)"),  # in place
-    ((200, 1100, 300), False, False, "cache_read(b, panels)"),
+    ((200, 1100, 300), False, False, "split(k, 2 blocks)"),
+    ((700, 60, 300), False, False, "parallel(jt, band)"),  # few panels: bands of rows
+    ((70, 200, 300), True, True, "cache_read(b, panel)"),
     ((30, 70, 300), False, False, "reorder(k, i.i, j.i)"),  # rows apart, but few passes
     ((30, 70, 4200), False, False, "cache_read(b, panel)"),  # few rows: panels on the stack
     ((30, 70, 300), False, True, "cache_read(b, panel)"),  # squares turned in registers
@@ -49,7 +51,6 @@ FORMS = [
     ((70, 200, 300), True, False, "cache_read(a, tile)"),
     ((70, 700, 300), True, False, "split(k, 2 blocks)"),
     ((70, 100, 1100), True, False, "cache_read(a, tile)"),
-    ((200, 100, 1100), True, False, "cache_read(b, panels)"),
     ((200, 400, 1100), True, False, "cache_read(a, band)"),  # blocked
 ]
 

@@ -73,13 +73,13 @@ TUNINGS = [
     ContractionTuning(vectors=1, rows=5),
     ContractionTuning(form="blocked", kc=96, group=1, band_bytes=65536),
     ContractionTuning(form="blocked", kc=1000, rows=7, vectors=3),
-    ContractionTuning(form="packed"),
-    ContractionTuning(form="long", kc=50),
-    ContractionTuning(form="packed_long", kc=128, rows=6),
+    ContractionTuning(form="row_tiles"),
+    ContractionTuning(form="panels", kc=50),
+    ContractionTuning(form="panels", kc=128, rows=6),
     ContractionTuning(form="in_place", vectors=4, rows=4),
     ContractionTuning(form="panels", kc=64),
     ContractionTuning(form="panels", vectors=1, order="rows"),
-    ContractionTuning(form="packed", order="columns"),
+    ContractionTuning(form="in_place", order="columns"),
 ]
 
 

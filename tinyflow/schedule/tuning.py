@@ -65,9 +65,8 @@ class SweepTuning:
 
 
 UNTUNED = ContractionTuning()
-#: blocked: both operands packed, bands of rows.  packed, in_place: b in panels or where it is.
-#: panels: each task packs one panel at a time.  long: a block of terms at a time for all tiles.
-FORMS = ("blocked", "packed", "in_place", "panels", "long", "packed_long")
+#: See schedule.contraction.
+FORMS = ("blocked", "in_place", "long", "panels", "row_tiles")
 ORDERS = ("rows", "columns")
 
 Tuning = ContractionTuning | SweepTuning

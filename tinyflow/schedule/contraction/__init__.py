@@ -10,21 +10,43 @@ one vector operand from a register and a broadcast scalar from memory. A tile of
 rows*vectors fmas; it must fill the registers (to hide the latency of 4 cycles x 2 units) and no
 more. The forms::
 
-    direct     tiles read a where it is, and b there or from packed panels of a tile's width
-    blocked    a is packed too: bands of rows, KC terms at a time
     striped    narrow results: vectors run along k, or along the rows one stripe after the other
+    in_place   a and b are read where they are: filters of a convolution, small batches
+    long       the same, a block of terms for all tiles after the other
+    thin       the same in wide tiles, for a result larger than the caches and a few terms
+    streamed   one tile of rows: b comes from memory once, pages of a few of its rows at a time
+    row_tiles  tiles of a transposed a are packed on the stack, all panels of b pass each of them
+    panels     each task packs its panel of b on its stack, a block of terms at a time
+    blocked    both are packed beforehand: products larger than the caches of a transposed a
 """
 
 from __future__ import annotations
 
 from tinyflow.schedule.contraction.blocked import lower_blocked
-from tinyflow.schedule.contraction.direct import NEAR, a_is_turned, lower_direct
-from tinyflow.schedule.contraction.problem import problem_of
+from tinyflow.schedule.contraction.direct import (
+    is_streamed,
+    is_thin,
+    lower_in_place,
+    lower_long,
+    lower_streamed,
+    thin,
+)
+from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL, lower_panels
+from tinyflow.schedule.contraction.problem import Problem, problem_of
+from tinyflow.schedule.contraction.row_tiles import a_is_turned, lower_row_tiles
 from tinyflow.schedule.contraction.striped import lower_striped_rows, lower_striped_terms
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel
 from tinyflow.schedule.targets import Target
 
 __all__ = ["lower_dot"]
+
+#: Distance of b's rows times passes over b up to which it is read where it is, though the rows are
+#: far apart: a few such passes cost less than packing.
+FAR_PASSES = 48 * 1024
+#: Terms from which on a sum may be long.
+LONG_SUM = 1024
+#: Bytes of a row of b (a page) up to which packed tiles of a read it where it is.
+NEAR = 4096
 
 
 def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
@@ -32,13 +54,35 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     p = problem_of(x, target)
     if p.striped:
         return [lower_striped_rows(p) if p.swapped else lower_striped_terms(p)]
-    # Bands of a transposed a are packed together where b is too large to pass for each tile of it,
-    # and b where its rows lie in pages of their own.
-    row_bytes = p.n * p.dtype.size_bytes
-    large = row_bytes > NEAR and p.k * row_bytes > target.l2_bytes // 2 if p.k else False
-    blocked = large and a_is_turned(p) and p.m >= 4 * p.rows
-    if p.tuning.form is not None:
-        blocked = p.tuning.form == "blocked"
-    if p.is_plain and p.k and blocked:
+    form = _form_of(p, target) if p.tuning.form is None or not p.k else p.tuning.form
+    if form == "blocked" and p.is_plain:
         return lower_blocked(p)
-    return lower_direct(p, target)
+    if form in ("panels", "blocked"):
+        return [lower_panels(p)]
+    if form == "row_tiles" and len(p.row_axes) == 1 and p.rows <= p.lanes:
+        return [lower_row_tiles(p, target)]
+    if form == "streamed":
+        return [lower_streamed(p)]
+    if form == "long" and p.k > 1:
+        return [lower_long(p, target)]
+    return [lower_in_place(thin(p) if form == "thin" else p, target)]
+
+
+def _form_of(p: Problem, target: Target) -> str:
+    """The fastest form, by what was measured; nothing but time depends on it."""
+    size = p.dtype.size_bytes
+    row_bytes, apart = p.n * size, p.b_stride != 1 and p.n > 1
+    if not p.k:
+        return "in_place"
+    if is_thin(p, target):
+        return "thin"
+    if a_is_turned(p) and not apart:
+        large = row_bytes > NEAR and p.k * row_bytes > target.l2_bytes // 2
+        return "blocked" if large and p.is_plain and p.m >= 4 * p.rows else "row_tiles"
+    if p.panel_uses == 1 and not apart:
+        return "streamed" if is_streamed(p, target) else "in_place"
+    passes = p.k * p.width * size <= STACK_PANEL and p.panel_uses * row_bytes <= FAR_PASSES
+    fits = p.k * (p.rows + p.width) * size <= target.l2_bytes // 2
+    if apart or (row_bytes >= FAR and not passes):
+        return "panels"
+    return "in_place" if fits or p.k < LONG_SUM else "long"

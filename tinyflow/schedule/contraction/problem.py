@@ -102,6 +102,11 @@ class Problem:
         return not self.outer and len(self.row_axes) <= 1 and len(self.terms) == 1
 
     @property
+    def panel_uses(self) -> int:
+        """Tiles along the rows, all of which read one panel of b."""
+        return self.row_tiles * extent_of(self.row_loops)
+
+    @property
     def all_rows(self) -> int:
         """Rows that share one matrix b."""
         return self.m * extent_of(self.row_loops)

@@ -30,7 +30,7 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.direct import FAR, MANY_TASKS, PACKED_USES, STACK_PANEL
+from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL
 from tinyflow.schedule.contraction.problem import (
     Position,
     Problem,
@@ -41,6 +41,7 @@ from tinyflow.schedule.contraction.problem import (
 from tinyflow.schedule.contraction.striped import STRIPED_BAND, _terms_tile, _turn
 from tinyflow.schedule.contraction.tile import (
     LANE,
+    MANY_TASKS,
     PARALLEL_WORK,
     ROW,
     VECTOR,
@@ -67,6 +68,9 @@ IMAGE_TERMS = 32
 TILE_COST = 3
 
 Kernels = list[LoweredKernel]
+
+#: Tiles along the rows that use a panel before packing all of b beforehand has paid.
+PACKED_USES = 8
 
 
 def lower_symbolic_dot(

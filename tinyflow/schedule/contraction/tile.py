@@ -32,6 +32,8 @@ from tinyflow.schedule.lowering import Axes, LoweredKernel, Scratch, single_axis
 
 #: Multiply-adds below which threads do not pay.
 PARALLEL_WORK = 200_000
+#: Tasks for threads that make their shares about equal.
+MANY_TASKS = 8
 #: Multiply-adds (vectors) of a summed axis that is unrolled whole: the taps of a small filter.
 UNROLLED = 64
 
@@ -181,6 +183,13 @@ def tile_cases(p: Problem, i: Expr, j: Expr, make: Callable[[int, int], Body]) -
     main = panel(p.rows) if full_rows else ()
     tail = panel(p.m % p.rows) if p.m % p.rows else ()
     return cases(i, p.row_tiles, full_rows, main, tail)
+
+
+def tile_steps(p: Problem) -> list[str]:
+    return [
+        f"tile(i, j, {p.rows}, {p.width})", "reorder(k, i.i, j.i)", "cache_write(acc, register)",
+        "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
+    ]  # fmt: skip
 
 
 def over_tiles(

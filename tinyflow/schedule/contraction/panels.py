@@ -1,0 +1,150 @@
+"""Contractions whose tasks pack a panel of b at a time on their stacks.
+
+Main function: ``lower_panels``. May import core, ir, contraction.tile and contraction.sums.
+
+For a b whose rows are pages apart, or whose columns are: a packed panel is one stream for all tiles
+along the rows, and it stays in the cache of the core that packed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import (
+    SERIAL,
+    UNROLL,
+    VECTORIZE,
+    Alloc,
+    Body,
+    Buffer,
+    Call,
+    For,
+    If,
+    Store,
+)
+from tinyflow.ir.scalar import nodes as s
+from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.scalar.visit import plain
+from tinyflow.schedule.contraction.problem import Problem, extent_of, stride_along
+from tinyflow.schedule.contraction.sums import Blocks, BlockSums, blocks_of, flat_index, in_bands
+from tinyflow.schedule.contraction.tile import LANE, VECTOR, over_tiles, tile_cases, tile_steps
+from tinyflow.schedule.grain import nest
+from tinyflow.schedule.lowering import LoweredKernel
+
+#: Bytes of a panel of b that a task packs for itself: half of what one stack may hold.
+STACK_PANEL = 128 * 1024
+#: Bytes between two rows of b beyond which every row is another page's.
+FAR = 1024
+#: Tasks that give threads shares about equal, where ...
+EQUAL_TASKS = 16
+#: ... each has so many tiles along the rows to pay for packing a panel of its own.
+TILES_PER_TASK = 8
+
+#: The packed panel at the summed axes' values and a column within it.
+PanelElement = Callable[[Sequence[Expr], Expr], Expr]
+
+
+def lower_panels(p: Problem) -> LoweredKernel:
+    """Each task packs its panel of b, a block of terms at a time, and sweeps all tiles along the
+    rows, or a band of them where there are few panels."""
+    i, j, band = s.var("it"), s.var("jt"), s.var("band")
+    blocks = blocks_of(p, min(p.tuning.kc or p.k, STACK_PANEL // (p.width * p.dtype.size_bytes)))
+    sums = BlockSums(p, blocks)
+    local = [v for v, _ in blocks.inner]
+    size = extent_of(list(zip(local, blocks.sizes, strict=True))) * p.width
+    panel = Buffer("panel", p.dtype, (size,), "stack")
+
+    def element(terms: Sequence[Expr], column: Expr) -> Expr:
+        rows = list(zip(terms, blocks.sizes, strict=True))
+        return s.load(panel, flat_index([*rows, (column, p.width)]))
+
+    pack = nest(blocks.inner, _pack_row(p, panel, (blocks.at, local), j, element))
+    if _turns(p, blocks):
+        pack = _turn_panel(p, panel, blocks, j, element, pack)
+    sweep = tile_cases(
+        p, i, j,
+        lambda rows, width: sums.tile(rows, width, i, j, lambda t: element(local, t.offset), False),
+    )  # fmt: skip
+    tasks = [*p.shared, *p.column_loops, (j, p.panels)]
+    outermost, *rows = [*p.row_loops, (i, p.row_tiles)]
+    more_tasks = min(-(-EQUAL_TASKS // extent_of(tasks)), p.panel_uses // TILES_PER_TASK)
+    bands = max(1, min(more_tasks, outermost[1]))
+    share, value = in_bands(outermost, bands, band)
+    sweep = loop_visit.substitute_vars(nest([share, *rows], sweep), {outermost[0]: value})
+    steps = [*tile_steps(p), "cache_read(b, panel)"]
+    if blocks.count > 1:
+        steps.insert(0, f"split(k, {blocks.count} blocks)")
+    axes = [*tasks, (band, bands), (s.var("all"), 1)]
+    return over_tiles(p, (Alloc(panel, sums.repeat(pack + sweep)),), axes, steps, sums.scratch)
+
+
+def _pack_row(
+    p: Problem, panel: Buffer, terms: tuple[Sequence[Expr], Sequence[Expr]], j: Expr,
+    element: PanelElement,
+) -> Body:  # fmt: skip
+    """One row of panel ``j`` of b into its place, zeros beyond the last column.
+
+    terms: values of the summed axes, of all of them and within the block.
+    """
+    column = VECTOR * p.lanes + LANE
+    place = element(terms[1], column).args
+    store: Body = (Store(panel, place, p.b(terms[0], j * p.width + column)),)
+    if p.n % p.width:
+        zero = Store(panel, place, s.const(0, p.dtype))
+        store = (If(j * p.width + column < p.n, store, (zero,)),)
+    return (For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),)),)
+
+
+def _turns(p: Problem, blocks: Blocks) -> bool:
+    """Whether b's terms lie side by side, so that squares of it can be turned in registers."""
+    if not p.terms:
+        return False
+    term = p.terms[-1][0]
+    value = p.b([v for v, _ in p.terms], s.var("j"))
+    return (
+        value.op == "load"
+        and value.attr.dtype.size_bytes == 4
+        and stride_along(value, term) == 1
+        and bool(p.b_stride)
+        and blocks.sizes[-1] >= p.lanes
+        and p.n >= p.width
+    )
+
+
+def _turn_panel(
+    p: Problem, panel: Buffer, blocks: Blocks, j: Expr, element: PanelElement, plainly: Body
+) -> Body:
+    """The panel of a transposed b: squares turned in registers, what is left element by element.
+
+    element: of the panel.   plainly: the nest that packs any panel.
+    """
+    square, vector = s.var("kq"), s.var("v")
+    last, extent = blocks.inner[-1]
+    lanes = p.lanes
+    here = s.index(extent)
+
+    def at(term: Expr) -> tuple[list[Expr], list[Expr]]:
+        """(global, local) values of the summed axes where the last is ``term``."""
+        change = {last: term}
+        local = [v for v, _ in blocks.inner]
+        return ([scalar_visit.substitute(e, change) for e in blocks.at],
+                [scalar_visit.substitute(e, change) for e in local])  # fmt: skip
+
+    terms, local = at(square * lanes)
+    first = p.b(terms, j * p.width + vector * lanes)
+    (place,) = element(local, vector * lanes).args
+    apart = p.b_stride or 0
+    turn = Call("transpose", (panel, place, s.index(p.width), first.attr, first.args[0],
+                              s.index(apart), s.index(lanes)))  # fmt: skip
+    squares: Body = (For(vector, p.vectors, SERIAL, (turn,)),)
+    body: Body = (For(square, plain(here // lanes), SERIAL, squares),)
+    if not (isinstance(extent, int) and extent % lanes == 0):
+        tail = s.var("kt")
+        terms, local = at(here // lanes * lanes + tail)
+        row = _pack_row(p, panel, (terms, local), j, element)
+        body += (For(tail, plain(here - here // lanes * lanes), SERIAL, row),)
+    body = nest(blocks.inner[:-1], body)
+    full = p.n // p.width
+    return body if full == p.panels else (If(j < full, body, plainly),)
