@@ -81,8 +81,11 @@ def _form_of(p: Problem, target: Target) -> str:
         return "blocked" if large and p.is_plain and p.m >= 4 * p.rows else "row_tiles"
     if p.panel_uses == 1 and not apart:
         return "streamed" if is_streamed(p, target) else "in_place"
-    passes = p.k * p.width * size <= STACK_PANEL and p.panel_uses * row_bytes <= FAR_PASSES
-    fits = p.k * (p.rows + p.width) * size <= target.l2_bytes // 2
-    if apart or (row_bytes >= FAR and not passes):
+    half = target.l2_bytes // 2
+    few_passes = p.k * p.width * size <= STACK_PANEL and p.panel_uses * row_bytes <= FAR_PASSES
+    # Updates of a parameter read and write several arrays, which is best done along their rows.
+    along_rows = len(p.x.results) > 1 and p.k * row_bytes <= half
+    if apart or (row_bytes >= FAR and not few_passes and not along_rows):
         return "panels"
+    fits = p.k * (p.rows + p.width) * size <= half
     return "in_place" if fits or p.k < LONG_SUM else "long"
