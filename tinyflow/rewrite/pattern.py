@@ -221,9 +221,9 @@ _SPREADING = frozenset({
 })  # fmt: skip
 
 
-def may_be_uniform(op: Op) -> bool:
-    """Whether ``uniform`` can find a number for a result of this op: a quick answer."""
-    name = op.type_name
+def may_be_uniform(op_class: type[Op]) -> bool:
+    """Whether ``uniform`` can find a number for a result of such an op: a quick answer."""
+    name = op_class.__name__
     return name in ("Constant", "ZerosLike", "OnesLike") or name in _SPREADING
 
 

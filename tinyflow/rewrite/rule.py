@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from tinyflow.core.error import InternalError
@@ -201,12 +201,19 @@ class Matcher:
             [n for n, argument in enumerate(pattern.arguments) if isinstance(argument, Literal)]
         )
 
+    @property
+    def depth(self) -> int:
+        """How many inputs ``may_match`` looks at."""
+        return 1 + max((*(position for position, _ in self.children), *self.literals), default=-1)
+
+    def may_match(self, classes: Sequence[type[Op]]) -> bool:
+        """Whether a node whose inputs come from ops of these classes can match at all."""
+        return (
+            self.depth <= len(classes)
+            and all(classes[position] is wanted for position, wanted in self.children)
+            and all(may_be_uniform(classes[position]) for position in self.literals)
+        )
+
     def match(self, node: Node) -> tuple[dict[str, Any], list[Value]] | None:
-        inputs = node.inputs
-        for position, wanted in self.children:
-            if position >= len(inputs) or type(inputs[position].node.op) is not wanted:
-                return None
-        for position in self.literals:
-            if position >= len(inputs) or not may_be_uniform(inputs[position].node.op):
-                return None
+        """The full match; the driver asks only where ``may_match``."""
         return match(self.pattern, node.outputs[0])
