@@ -277,8 +277,13 @@ def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"Const: {array.size} elements for shape {list(shape)} of {size}",
             expected="as many elements as the shape has, or fewer",
         )
-    flat = np.full(size, array.ravel()[-1], array.dtype)
-    flat[: array.size] = array.ravel()
+    elements = array.ravel()
+    if not array.dtype.hasobject and not any(elements.tobytes()):
+        flat = np.zeros(size, array.dtype)  # takes no memory before somebody reads it
+    else:
+        flat = np.full(size, elements[-1], array.dtype)
+        flat[: array.size] = elements
+    flat.setflags(write=False)  # nobody else has it: ``Constant`` need not copy
     return flat.reshape(shape)
 
 
