@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,6 +50,13 @@ class Constant(Op):
     @property
     def dtype(self) -> DType:
         return as_dtype(self.value.dtype)
+
+    @cached_property
+    def number(self) -> Any:
+        """What all elements are, bit for bit, as a NumPy scalar; None if they differ."""
+        from tinyflow.rewrite.pattern import uniform_array
+
+        return uniform_array(self.value)
 
     def _key(self) -> tuple[Any, ...]:
         return self.value.dtype.str, self.value.shape

@@ -186,11 +186,11 @@ class _Run:
                         controls = map_controls(controls, new_values)
                     if inputs is not node.inputs or controls is not node.control_inputs:
                         current = self.moved(node, inputs, controls)
+                results: Sequence[Value] = current.outputs
                 if type(current.op) in index and current.op.effect is Effect.NONE:
                     results = self.settle(current)
+                if results is not node.outputs:
                     bind(node, results, new_values)
-                elif current is not node:
-                    bind(node, current.outputs, new_values)
         return remap(fn, new_values) if new_values else fn
 
     def moved(

@@ -233,7 +233,7 @@ def uniform(value: Value) -> Any:
         node = value.node
         name = node.op.type_name
         if name == "Constant":
-            return uniform_array(node.op.value)  # type: ignore[attr-defined]
+            return node.op.number  # type: ignore[attr-defined]
         if name in ("ZerosLike", "OnesLike"):
             return node.types[0].dtype.numpy.type(name == "OnesLike")
         if name not in _SPREADING or not node.inputs:

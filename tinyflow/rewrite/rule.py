@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -186,7 +187,7 @@ def rules(
 class Matcher:
     """One form of a rule's pattern, with what can be asked before a full match."""
 
-    __slots__ = ("children", "literals", "pattern", "root_class", "rule")
+    __slots__ = ("children", "equal", "literals", "pattern", "root_class", "rule")
 
     def __init__(self, rule: Rule, pattern: Apply) -> None:
         self.rule = rule
@@ -200,11 +201,19 @@ class Matcher:
         self.literals = tuple(
             [n for n, argument in enumerate(pattern.arguments) if isinstance(argument, Literal)]
         )
+        #: pairs of inputs that must be one value: x * x, x - x
+        self.equal = tuple(
+            (first, second)
+            for first, second in itertools.combinations(range(len(pattern.arguments)), 2)
+            if pattern.arguments[first] is pattern.arguments[second]
+        )
 
     @property
     def depth(self) -> int:
         """How many inputs ``may_match`` looks at."""
-        return 1 + max((*(position for position, _ in self.children), *self.literals), default=-1)
+        positions = [position for position, _ in self.children]
+        positions += [second for _, second in self.equal]
+        return 1 + max((*positions, *self.literals), default=-1)
 
     def may_match(self, classes: Sequence[type[Op]]) -> bool:
         """Whether a node whose inputs come from ops of these classes can match at all."""
@@ -216,4 +225,8 @@ class Matcher:
 
     def match(self, node: Node) -> tuple[dict[str, Any], list[Value]] | None:
         """The full match; the driver asks only where ``may_match``."""
+        inputs = node.inputs
+        for first, second in self.equal:
+            if inputs[first] is not inputs[second]:
+                return None
         return match(self.pattern, node.outputs[0])

@@ -202,7 +202,7 @@ class Graph(Naming, Builder):
         """Edges of a new node: none for a block that one of its inputs already waits for."""
         found: dict[Operation, None] = {}
         for block in self._controls:
-            if block.inputs and not any([v.node in block.seen for v in values]):
+            if block.inputs and block.seen.isdisjoint([v.node for v in values]):
                 found.update(dict.fromkeys(block.inputs))
         return tuple(found)
 

@@ -250,7 +250,11 @@ class Node:
         self.source = source
         self.origin = origin
         make = self.value_class
-        self.outputs = tuple([make(self, i) for i in range(len(types))])
+        self.outputs = (
+            (make(self, 0),)
+            if len(types) == 1
+            else tuple([make(self, i) for i in range(len(types))])
+        )
 
     def __repr__(self) -> str:
         return f"<{self.name or ''}={self.op.type_name}({', '.join(map(repr, self.inputs))})>"

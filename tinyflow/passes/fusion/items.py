@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from tinyflow import te
 from tinyflow.core.dtype import int64
-from tinyflow.ir.graph.nodes import Function, Input, Node, TensorType, Value
+from tinyflow.ir.graph.nodes import Function, Input, Node, Op, TensorType, Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 
@@ -73,13 +73,18 @@ def is_reshaping_view(node: Node) -> bool:
 
 def opaque_kind(node: Node) -> str | None:
     """ "host" or "loops" for nodes without a tensor expression."""
-    if hasattr(node.op, "call_host"):
+    return _opaque_kind(type(node.op))  # type: ignore[arg-type]  # mypy: __hash__ of instances
+
+
+@cache
+def _opaque_kind(op_class: type[Op]) -> str | None:
+    if hasattr(op_class, "call_host"):
         return "host"
-    if hasattr(node.op, "is_control"):
+    if hasattr(op_class, "is_control"):
         return "control"
-    if hasattr(node.op, "is_barrier"):
+    if hasattr(op_class, "is_barrier"):
         return "view"
-    return "loops" if hasattr(node.op, "lower_loops") else None
+    return "loops" if hasattr(op_class, "lower_loops") else None
 
 
 def in_memory(node: Node) -> bool:
