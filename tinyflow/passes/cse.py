@@ -36,7 +36,7 @@ def cse(fn: Function) -> Function:
         first = known.get(key)
         if first is None:
             if inputs is not node.inputs:
-                node = node.replaced(inputs=inputs)
+                node = node.moved(inputs, ())
             known[key] = node
             return node.outputs
         if first.types == node.types:

@@ -197,9 +197,10 @@ class _Run:
         self, node: Node, inputs: tuple[Value, ...], controls: tuple[Node, ...]
     ) -> Node:
         """The node on new inputs, read by the same readers."""
-        new = node.replaced(inputs=inputs, control_inputs=controls)
-        for old, value in zip(node.outputs, new.outputs, strict=True):
-            self.counts[value] = self.counts.pop(old, 0)
+        new = node.moved(inputs, controls)
+        counts = self.counts
+        for old, value in zip(node.outputs, new.outputs):  # noqa: B905 - as many, by construction
+            counts[value] = counts.pop(old, 0)
         return new
 
     def settle(self, node: Node) -> Sequence[Value]:

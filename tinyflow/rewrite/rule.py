@@ -56,15 +56,13 @@ class Match:
     def __init__(
         self, root: Value, bindings: dict[str, Any], counts: dict[Value, int]
     ) -> None:
+        self.__dict__.update(bindings)
         self.root: Any = root  # Any: a rule knows more about op and shape than the types say
         self.bindings = bindings
         self._counts = counts
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.bindings[name]
-        except KeyError:
-            raise AttributeError(f"the pattern has no hole named {name}") from None
+        raise AttributeError(f"the pattern has no hole named {name}")
 
     @property
     def node(self) -> Any:

@@ -38,7 +38,7 @@ def rebuild(fn: Function, change: Change) -> Function:
             if controls and new_values:
                 controls = map_controls(controls, new_values)
             if inputs is not node.inputs or controls is not node.control_inputs:
-                result = node.replaced(inputs=inputs, control_inputs=controls).outputs
+                result = node.moved(inputs, controls).outputs
             else:
                 continue
         if result is not node.outputs:
