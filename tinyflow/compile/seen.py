@@ -145,13 +145,21 @@ def _texts(part: Any) -> list[str]:
     if isinstance(part, (np.ndarray, np.generic)) and part.dtype.kind != "O":
         content = hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest()
         return [f"{part.dtype.str}{part.dtype.name}{part.shape}{content}"]
-    if is_dataclass(part) and not isinstance(part, type):
-        out = [f"{kind.__module__}.{kind.__qualname__}{{"]
-        for field in fields(part):
-            if field.compare:
-                out += [field.name, "=", *_texts(getattr(part, field.name)), ","]
-        return [*out, "}"]
-    raise _NoText(kind)
+    names = _compared_fields(kind)  # type: ignore[arg-type]  # mypy: __hash__ of instances
+    if names is None:
+        raise _NoText(kind)
+    out = [f"{kind.__module__}.{kind.__qualname__}{{"]
+    for name in names:
+        out += [name, "=", *_texts(getattr(part, name)), ","]
+    return [*out, "}"]
+
+
+@functools.cache
+def _compared_fields(kind: type) -> tuple[str, ...] | None:
+    """Names of a dataclass's fields that its equality looks at; None for other classes."""
+    if not is_dataclass(kind) or issubclass(kind, type):
+        return None
+    return tuple([field.name for field in fields(kind) if field.compare])
 
 
 # ---- kernels -------------------------------------------------------------------------------------
