@@ -209,6 +209,8 @@ def is_number(value: Value, number: Any) -> bool:
     if found.dtype.kind in "iu":
         return float(number).is_integer() and int(found) == number
     number = float(number)
+    if float(found) != number and number.is_integer() and abs(number) <= 256:
+        return False  # the usual end: small integers are exact in every floating dtype
     same_sign = math.copysign(1.0, number) == float(np.copysign(1.0, found))
     # A literal is rounded to the tensor's dtype, as it is when a program uses it.
     return bool(found == found.dtype.type(number)) and same_sign
