@@ -1,6 +1,7 @@
 """The cycle collector rests in blocks and functions, and comes back as it was."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -39,3 +40,30 @@ def test_a_collector_that_was_off_stays_off():
     with collections_paused():
         pass
     assert not gc.isenabled()
+
+
+def test_what_was_made_is_old_and_can_be_collected():
+    class Node:
+        pass
+
+    with collections_paused():
+        node = Node()
+        node.itself = node
+        alive = weakref.ref(node)
+        del node
+    assert gc.get_freeze_count() == 0
+    gc.collect(1)  # the young ones
+    assert alive() is not None
+    gc.collect()
+    assert alive() is None
+
+
+def test_what_the_user_froze_stays_frozen():
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    try:
+        with collections_paused():
+            pass
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        gc.unfreeze()

@@ -59,4 +59,9 @@ def _resume() -> None:
     with _lock:
         _pauses -= 1
         if not _pauses and _was_enabled:
+            if not gc.get_freeze_count():  # else the user has frozen something, which stays so
+                # There and back, what was made is among the old objects without being walked;
+                # as young ones the very next collection would walk them all.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
