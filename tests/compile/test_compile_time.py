@@ -1,5 +1,8 @@
 """Compile time: what is repeated is not made again, and deep graphs cost what their nodes cost."""
 
+import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -7,15 +10,17 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
-from tinyflow.compile import program as program_module
 from tinyflow.compile import seen
 from tinyflow.compile import step as step_module
 from tinyflow.compile.kernels import kernel_text
+from tinyflow.compile.program import copy_kernel
 from tinyflow.core import options
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.fusion import fuse_groups
 from tinyflow.passes.pipeline import optimize
 from tinyflow.runtime import jit, kernel_cache
+from tinyflow.schedule import auto
+from tinyflow.schedule.targets import host_target
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def empty_cache(monkeypatch, tmp_path):
 def counts(monkeypatch):
     """How often groups were scheduled and modules compiled."""
     found = {"scheduled": 0, "compiled": 0}
-    lower, build = program_module.lower_group, jit.compile_object
+    lower, build = auto.lower_group, jit.compile_object
 
     def counted_lower(*arguments, **keywords):
         found["scheduled"] += 1
@@ -40,7 +45,7 @@ def counts(monkeypatch):
         found["compiled"] += 1
         return build(*arguments, **keywords)
 
-    monkeypatch.setattr(program_module, "lower_group", counted_lower)
+    monkeypatch.setattr(auto, "lower_group", counted_lower)
     monkeypatch.setattr(jit, "compile_object", counted_build)
     return found
 
@@ -108,6 +113,62 @@ def test_kernels_from_the_cache_show_the_same_loops(empty_cache, counts):
     assert counts["scheduled"] == 0
     assert [kernel_text(k.kernel) for k in step.program.plan.kernels] == texts
     assert counts["scheduled"] > 0  # loop nests are made when somebody looks
+
+
+def test_a_fixed_kernel_is_made_once(empty_cache, monkeypatch):
+    made = []
+
+    def make():
+        made.append(1)
+        return copy_kernel()
+
+    first = seen.address_of_fixed("copy", make, host_target())
+    assert made and first
+    made.clear()
+    monkeypatch.setattr("tinyflow.compile.kernels._addresses", {})  # another process
+    assert seen.address_of_fixed("copy", make, host_target())
+    assert not made
+    for path in kernel_cache.default_cache().directory.glob("*.kernel"):
+        if path.stat().st_size > 400:  # the code is lost, what says its key is not
+            path.unlink()
+    kernel_cache.default_cache()._memory.clear()
+    monkeypatch.setattr("tinyflow.compile.kernels._addresses", {})
+    assert seen.address_of_fixed("copy", make, host_target())
+    assert made
+
+
+_STEP = """
+import sys
+import numpy as np
+import tinyflow as tf
+from tinyflow.compile import seen
+seen.compiler_fingerprint = lambda: "sources"
+x = tf.placeholder(tf.float32, [8, 5])
+w = tf.Variable(np.full((5, 3), 0.5, np.float32))
+loss = tf.reduce_mean(tf.square(tf.tanh(tf.matmul(x, w))))
+train = tf.train.AdamOptimizer(0.1).minimize(loss)
+with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    print(repr(session.run([train, loss], {x: np.ones((8, 5), np.float32)})[1]))
+    print(repr(session.run(loss, {x: np.ones((8, 5), np.float32)})))
+heavy = ("tinyflow.schedule.auto", "tinyflow.schedule.schedule", "tinyflow.codegen.llvm")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_process_that_finds_its_kernels_imports_no_scheduler(tmp_path):
+    def lines():
+        environment = {**os.environ, "TINYFLOW_CACHE": str(tmp_path)}
+        ended = subprocess.run(
+            [sys.executable, "-c", _STEP], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    cold, warm = lines(), lines()
+    assert cold[:2] == warm[:2]
+    assert "tinyflow.schedule.auto" in cold[2] and "tinyflow.codegen.llvm" in cold[2]
+    assert warm[2] == "[]"
 
 
 def test_other_sizes_and_options_are_other_entries(empty_cache, counts):

@@ -177,3 +177,21 @@ def test_like_ops_with_another_dtype(builder):
     assert ones_like(unknown, int64).type == TensorType(int64, None)
     fn = Function("f", [unknown], [ones_like(unknown, int64)])
     assert run(fn, [np.zeros((1, 2), np.float32)])[0].tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("number", [0.0, -0.0, 1.5, np.nan])
+def test_a_number_that_fills_a_shape_keeps_its_bits(number):
+    array = constant(number, float32, shape=(3, 7)).node.op.value
+    assert array.shape == (3, 7) and not array.flags.writeable
+    assert array.tobytes() == np.full((3, 7), number, np.float32).tobytes()
+
+
+def test_the_last_of_several_numbers_fills_the_rest():
+    assert constant([1, 0], int32, shape=(4,)).node.op.value.tolist() == [1, 0, 0, 0]
+    assert constant([0, 2], int32, shape=(4,)).node.op.value.tolist() == [0, 2, 2, 2]
+
+
+def test_the_number_of_a_constant_is_that_of_all_its_elements():
+    assert Constant(np.full((2, 3), 4.0, np.float32)).number == 4.0
+    assert Constant(np.array([0.0, -0.0], np.float32)).number is None
+    assert Constant(np.array([1, 2])).number is None and Constant(np.zeros((0,))).number is None

@@ -175,3 +175,46 @@ def test_an_unrolled_recurrent_network_is_consistent():
 def test_squeeze():
     assert squeeze((1, 3, 1, 2)) == (3, 2)
     assert squeeze(np.zeros((1, 1)).shape) == ()
+
+
+def test_equal_layers_are_looked_at_once():
+    """The form of an element is shared; the expression itself is made when somebody looks."""
+
+    def build(x, w):
+        for _ in range(3):
+            x = ops.tanh(ops.add(ops.matmul(x, w), x))
+        return x
+
+    grouping = grouping_of(build, (5, 5), (5, 5))
+    for name in ("MatMul", "Add", "Tanh"):
+        items = [i for v, i in grouping.items.items() if v.node.op.type_name == name]
+        assert len(items) == 3
+        assert len({i.form for i in items}) == 1, name
+        assert len({i.tensor for i in items}) == 3
+        for item in items:  # of its own inputs, not of the layer that was looked at first
+            read = {grouping.placeholders[t] for t in item.tensor.op.input_tensors}
+            assert read == {v for v, _ in item.reads}
+
+
+def test_an_index_that_is_read_is_no_part_of_a_form():
+    def build(x, i, j):
+        return ops.gather(x, i), ops.gather(x, j)
+
+    with building(Builder()):
+        rows = TensorType("int32", (4,))
+        types = [TensorType("float32", (6, 3)), rows, rows]
+        inputs = [Node(Input(t), (), (t,)).outputs[0] for t in types]
+        outputs = build(*inputs)
+    grouping = fuse_groups(optimize(Function("f", inputs, outputs))[0])
+    first, second = (grouping.items[v] for v in grouping.items if v.node.op.type_name == "GatherV2")
+    assert first.form is not second.form
+    assert inputs[1] in {v for v, _ in first.reads} and inputs[2] in {v for v, _ in second.reads}
+
+
+def test_free_values_that_differ_make_different_forms():
+    def build(x, y):
+        return ops.exp(ops.multiply(x, 2.0)), ops.exp(ops.multiply(y, 3.0))
+
+    grouping = grouping_of(build, (40, 40), (40, 40))
+    items = [i for v, i in grouping.items.items() if v.node.op.type_name == "Mul"]
+    assert len({i.form for i in items}) == len(items) == 2

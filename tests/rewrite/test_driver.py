@@ -26,6 +26,7 @@ from tinyflow.rewrite import (
     RuleSet,
     rules,
 )
+from tinyflow.rewrite.rule import Matcher
 
 VECTOR = ("float32", (3,))
 DOUBLE_NEGATION = rules(contract=Bitwise)(lambda x: [("double_negation", negative(-x), x)])
@@ -214,3 +215,29 @@ def test_deep_graphs_and_meaning() -> None:
     new, trace = RuleSet("t", DOUBLE_NEGATION).apply(fn)
     assert len(trace.rewrites) == 5_000 and Neg not in {type(n.op) for n in new.nodes}
     np.testing.assert_array_equal(interp.run(new, [np.ones(3)])[0], interp.run(fn, [np.ones(3)])[0])
+
+
+def test_a_full_match_is_tried_only_where_the_ops_around_fit(monkeypatch: Any) -> None:
+    tried = []
+    full_match = Matcher.match
+
+    def counted(self: Matcher, node: Any) -> Any:
+        tried.append(node.op.type_name)
+        return full_match(self, node)
+
+    monkeypatch.setattr(Matcher, "match", counted)
+    rule_set = RuleSet("t", DOUBLE_NEGATION)
+    fn = function(lambda x: negative(exp(negative(x))), VECTOR)
+    assert rule_set.apply(fn)[0] is fn
+    assert tried == []
+    assert ops(rule_set.apply(function(lambda x: exp(negative(negative(x))), VECTOR))[0]) == ["Exp"]
+    assert tried == ["Neg"]
+
+
+def test_a_hole_that_stands_twice_wants_one_value() -> None:
+    square = rules(contract=Bitwise)(lambda x: [("nothing", x - x, x), ("twice", x + x, x)])
+    rule_set = RuleSet("t", square)
+    fn = function(lambda x, y: add(subtract(x, y), y), VECTOR, VECTOR)
+    assert rule_set.apply(fn)[0] is fn
+    fn = function(lambda x, y: add(subtract(x, x), y), VECTOR, VECTOR)
+    assert ops(rule_set.apply(fn)[0]) == ["Add"]

@@ -1,6 +1,7 @@
 """From a scheduled loop nest to the address of its native code, through the caches.
 
-Main functions: ``kernel_address``, ``kernel_text``. Imports core, ir, schedule, codegen, runtime.
+Main functions: ``kernel_address``, ``kernel_text``. Imports core, ir, schedule, codegen, runtime:
+what prints and generates code only when a kernel is new, as most processes find theirs on disk.
 """
 
 from __future__ import annotations
@@ -9,13 +10,11 @@ import functools
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
-from tinyflow.codegen.llvm import lower_to_llvm
 from tinyflow.core import options
 from tinyflow.ir.loop.nodes import Kernel
-from tinyflow.ir.loop.text import show
-from tinyflow.ir.loop.verify import verify
 from tinyflow.runtime import jit
 from tinyflow.runtime.kernel_cache import cache_key, default_cache
 from tinyflow.schedule.targets import Target
@@ -40,6 +39,8 @@ def generator_fingerprint() -> str:
 
 def kernel_text(kernel: Kernel) -> str:
     """The canonical text of a kernel: its identity in the caches."""
+    from tinyflow.ir.loop.text import show
+
     return show(replace(kernel, name="kernel"))
 
 
@@ -64,6 +65,8 @@ def object_key(kernel: Kernel, target: Target) -> str:
 
 def kernel_llvm(kernel: Kernel, target: Target, symbol: str = "kernel") -> str:
     """LLVM IR of the kernel before LLVM's own passes."""
+    from tinyflow.codegen.llvm import lower_to_llvm
+
     return lower_to_llvm(replace(kernel, name=symbol), target)
 
 
@@ -75,19 +78,28 @@ def kernel_assembly(kernel: Kernel, target: Target) -> str:
 
 def kernel_address(kernel: Kernel, target: Target) -> int:
     """Address of the kernel's native code: from memory, from disk, or compiled now."""
-    key = object_key(kernel, target)
+    return address_of(object_key(kernel, target), lambda: kernel, target)
+
+
+def address_of(key: str, make: Callable[[], Kernel], target: Target) -> int:
+    """As ``kernel_address``, for a kernel that is made only if its code is in no cache.
+
+    key: ``object_key`` of the kernel.
+    """
     known = _addresses.get(key)
     if known is not None:
         return known
     if options.current().verify:
-        verify(kernel)
+        from tinyflow.ir.loop.verify import verify
+
+        verify(make())
     symbol = f"k{key[:24]}"
 
     def build() -> bytes:
         from tinyflow.codegen.machine import PASSES, target_machine
 
         return jit.compile_object(
-            kernel_llvm(kernel, target, symbol), target_machine(target), PASSES
+            kernel_llvm(make(), target, symbol), target_machine(target), PASSES
         )
 
     code = default_cache().get_or_build(key, build)

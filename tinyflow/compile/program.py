@@ -47,9 +47,7 @@ from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
 from tinyflow.runtime.reserved import reserve
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
-from tinyflow.schedule.auto import lower_group
 from tinyflow.schedule.lowering import LoweredKernel, rebound, value_at
-from tinyflow.schedule.schedule import Schedule
 from tinyflow.schedule.targets import Target, host_target
 
 
@@ -195,10 +193,14 @@ def _lowered(
     key, external, results = grouping.signature(group)
     found = known.get(key)
     if found is None:
-        kernels = seen.kernels_of(
-            key, group, external + results, target, fuse,
-            lambda: lower_group(grouping, group, target, generic=not fuse),
-        )  # fmt: skip
+
+        def lower() -> list[LoweredKernel]:
+            # Schedules are imported when a group is new: most processes know all of theirs.
+            from tinyflow.schedule.auto import lower_group
+
+            return lower_group(grouping, group, target, generic=not fuse)
+
+        kernels = seen.kernels_of(key, group, external + results, target, fuse, lower)
         known[key] = kernels, external, results
         return kernels
     kernels, old_external, old_results = found
@@ -270,11 +272,13 @@ _COPY_BLOCK = 1 << 16
 @functools.cache
 def copy_address(target: Target) -> int:
     """Native code of the one kernel that serves every copy."""
-    return kernel_address(copy_kernel(), target)
+    return seen.address_of_fixed("copy", copy_kernel, target)
 
 
 def copy_kernel() -> Kernel:
     """out[0:n] = in[0:n], bytes; n is an argument: one kernel serves every copy."""
+    from tinyflow.schedule.schedule import Schedule
+
     n, i = s.var("n"), s.var("i")
     source = LoopBuffer("in0", uint8, (n,))
     target = LoopBuffer("out0", uint8, (n,))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.compile.kernels import object_key
+from tinyflow.compile.kernels import address_of, kernel_address, object_key
 from tinyflow.core import options
 from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.ir.graph.nodes import TensorType, Value
@@ -76,6 +76,19 @@ def group_key(signature: Any, target: Target, fuse: bool) -> str | None:
         return None
     found = _findings_text(target)
     return cache_key(f"group {fuse} {fingerprint} {found} {text}", str(target))
+
+
+def address_of_fixed(name: str, make: Callable[[], Kernel], target: Target) -> int:
+    """Address of a kernel that is the same in every program; an entry has the key of its code."""
+    fingerprint = compiler_fingerprint()
+    if fingerprint is None or options.current().verify:
+        return kernel_address(make(), target)
+    key, cache = cache_key(f"fixed {fingerprint} {name}", str(target)), default_cache()
+    known = cache.get(key)
+    if known is None:
+        known = object_key(make(), target).encode()
+        cache.put(key, known)
+    return address_of(known.decode(), make, target)
 
 
 @functools.cache
@@ -132,13 +145,21 @@ def _texts(part: Any) -> list[str]:
     if isinstance(part, (np.ndarray, np.generic)) and part.dtype.kind != "O":
         content = hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest()
         return [f"{part.dtype.str}{part.dtype.name}{part.shape}{content}"]
-    if is_dataclass(part) and not isinstance(part, type):
-        out = [f"{kind.__module__}.{kind.__qualname__}{{"]
-        for field in fields(part):
-            if field.compare:
-                out += [field.name, "=", *_texts(getattr(part, field.name)), ","]
-        return [*out, "}"]
-    raise _NoText(kind)
+    names = _compared_fields(kind)  # type: ignore[arg-type]  # mypy: __hash__ of instances
+    if names is None:
+        raise _NoText(kind)
+    out = [f"{kind.__module__}.{kind.__qualname__}{{"]
+    for name in names:
+        out += [name, "=", *_texts(getattr(part, name)), ","]
+    return [*out, "}"]
+
+
+@functools.cache
+def _compared_fields(kind: type) -> tuple[str, ...] | None:
+    """Names of a dataclass's fields that its equality looks at; None for other classes."""
+    if not is_dataclass(kind) or issubclass(kind, type):
+        return None
+    return tuple([field.name for field in fields(kind) if field.compare])
 
 
 # ---- kernels -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,8 +43,10 @@ from tinyflow.passes.plan_memory import Place, Use, plan_memory
 from tinyflow.passes.specialize import fits, specialize
 from tinyflow.runtime.arena import Arena
 from tinyflow.runtime.variables import VariableStore
-from tinyflow.schedule.symbolic import Alternatives, lower_symbolic
 from tinyflow.schedule.targets import Target, host_target
+
+if TYPE_CHECKING:
+    from tinyflow.schedule.symbolic import Alternatives
 
 #: Sizes whose memory plan and launches are kept.
 KEPT_SIZES = 64
@@ -181,6 +183,8 @@ class _Body:
         op = group.items[0].value.node.op
         if group.kind in ("view", "host", "control") or isinstance(op, NewArray):
             return []
+        from tinyflow.schedule.symbolic import lower_symbolic
+
         return lower_symbolic(self.grouping, group, self.target, self.estimates)
 
     def plan(self, sizes: Mapping[str, int]) -> Plan:

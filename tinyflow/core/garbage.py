@@ -1,14 +1,16 @@
-"""Python's cycle collector, which has nothing to find while a graph is compiled.
+"""Python's cycle collector, which has nothing to find while a graph is made or compiled.
 
-Main function: ``without_collections``. Imports the standard library only.
+Main functions: ``without_collections`` (a decorator), ``collections_paused`` (a block). Imports the
+standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,13 +29,20 @@ def without_collections(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        _pause()
-        try:
+        with collections_paused():
             return function(*arguments, **keywords)
-        finally:
-            _resume()
 
     return cast(Function, call)
+
+
+@contextlib.contextmanager
+def collections_paused() -> Iterator[None]:
+    """``with collections_paused():`` see ``without_collections``."""
+    _pause()
+    try:
+        yield
+    finally:
+        _resume()
 
 
 def _pause() -> None:
@@ -50,4 +59,9 @@ def _resume() -> None:
     with _lock:
         _pauses -= 1
         if not _pauses and _was_enabled:
+            if not gc.get_freeze_count():  # else the user has frozen something, which stays so
+                # There and back, what was made is among the old objects without being walked;
+                # as young ones the very next collection would walk them all.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

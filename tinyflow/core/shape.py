@@ -234,7 +234,12 @@ def exact_quotient(dividend: Dimension, divisor: Dimension) -> Dimension | None:
 
 def is_static(shape: Shape) -> bool:
     """Whether rank and all extents are known."""
-    return shape is not None and all(type(d) is int for d in shape)
+    if shape is None:
+        return False
+    for d in shape:  # noqa: SIM110 - asked for every value by every pass: no generator
+        if type(d) is not int:
+            return False
+    return True
 
 
 def size_of(shape: Sequence[Dimension]) -> Dimension:

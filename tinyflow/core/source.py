@@ -46,9 +46,11 @@ def is_internal(filename: str) -> bool:
 def user_frame(depth: int = 1) -> Source:
     """The innermost calling frame that is not inside this package."""
     frame = sys._getframe(depth)
+    known = _internal_code.get  # every node asks for some fifteen frames
     while frame is not None:
         code = frame.f_code
-        if not is_internal(code.co_filename):
+        file = code.co_filename
+        if not known(file) and not is_internal(file):
             return Source(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return UNKNOWN

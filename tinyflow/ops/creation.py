@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,6 +50,13 @@ class Constant(Op):
     @property
     def dtype(self) -> DType:
         return as_dtype(self.value.dtype)
+
+    @cached_property
+    def number(self) -> Any:
+        """What all elements are, bit for bit, as a NumPy scalar; None if they differ."""
+        from tinyflow.rewrite.pattern import uniform_array
+
+        return uniform_array(self.value)
 
     def _key(self) -> tuple[Any, ...]:
         return self.value.dtype.str, self.value.shape
@@ -277,8 +285,13 @@ def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"Const: {array.size} elements for shape {list(shape)} of {size}",
             expected="as many elements as the shape has, or fewer",
         )
-    flat = np.full(size, array.ravel()[-1], array.dtype)
-    flat[: array.size] = array.ravel()
+    elements = array.ravel()
+    if not array.dtype.hasobject and not any(elements.tobytes()):
+        flat = np.zeros(size, array.dtype)  # takes no memory before somebody reads it
+    else:
+        flat = np.full(size, elements[-1], array.dtype)
+        flat[: array.size] = elements
+    flat.setflags(write=False)  # nobody else has it: ``Constant`` need not copy
     return flat.reshape(shape)
 
 

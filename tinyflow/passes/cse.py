@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Value
+from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Op, Value
 from tinyflow.ir.graph.visit import rebuild
 from tinyflow.passes.base import graph_pass
 
@@ -13,6 +15,14 @@ COMMUTATIVE = frozenset({
     "Add", "Mul", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalXor",
     "BitwiseAnd", "BitwiseOr", "BitwiseXor",
 })  # fmt: skip
+
+
+@functools.cache
+def has_attributes(op_class: type[Op]) -> bool:
+    """Whether two ops of the class may differ: by a field, or by an equality of its own."""
+    if not is_dataclass(op_class) or fields(op_class):
+        return True
+    return not op_class.__dataclass_params__.eq  # type: ignore[attr-defined]
 
 
 @graph_pass(provides={"no_common_subexpressions"}, level=1)
@@ -29,14 +39,16 @@ def cse(fn: Function) -> Function:
         op = node.op
         if op.effect is not Effect.NONE or node.control_inputs or isinstance(op, Input):
             return None
+        # Hashing an op is a call of Python: spared where the class says all.
+        attributes = op if has_attributes(type(op)) else None  # type: ignore[arg-type]
         if len(inputs) == 2 and op.type_name in COMMUTATIVE and id(inputs[0]) > id(inputs[1]):
-            key: Any = (type(op), op, inputs[1], inputs[0], node.device)
+            key: Any = (type(op), attributes, inputs[1], inputs[0], node.device)
         else:
-            key = (type(op), op, *inputs, node.device)
+            key = (type(op), attributes, *inputs, node.device)
         first = known.get(key)
         if first is None:
             if inputs is not node.inputs:
-                node = node.replaced(inputs=inputs)
+                node = node.moved(inputs, ())
             known[key] = node
             return node.outputs
         if first.types == node.types:

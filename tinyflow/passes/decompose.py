@@ -55,7 +55,7 @@ def decompose(fn: Function) -> Function:
                 controls = map_controls(node.control_inputs, new_values)
                 if inputs == node.inputs and controls == node.control_inputs:
                     continue
-                results = node.replaced(inputs=inputs, control_inputs=controls).outputs
+                results = node.moved(inputs, controls).outputs
             else:
                 continue
             bind(node, results, new_values)

@@ -47,6 +47,9 @@ def fold_constants(fn: Function) -> Function:
                 shape: Any = node.types[0].shape
                 arrays[node.outputs[0]] = np.broadcast_to(array, shape)
                 return None
+        for value in inputs:
+            if value not in arrays:
+                return None
         if (
             not inputs
             or op.effect is not Effect.NONE
@@ -55,9 +58,6 @@ def fold_constants(fn: Function) -> Function:
             or node.control_inputs
         ):
             return None
-        for value in inputs:
-            if value not in arrays:
-                return None
         if not all(t.is_static for t in node.types):
             return None
         if sum(t.size_bytes for t in node.types) > LIMIT_BYTES:

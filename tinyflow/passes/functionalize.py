@@ -263,9 +263,9 @@ def _pure(node: Node, inputs: tuple[Value, ...], hosts: _HostOrder) -> Node:
     if node.op.effect is Effect.HOST:
         data_hosts = {v.node for v in inputs}
         controls = tuple(c for c in hosts.controls(node) if c not in data_hosts)
-        node = node.replaced(inputs=inputs, control_inputs=controls)
+        node = node.moved(inputs, controls)
         hosts.nodes.append(node)
         return node
     if inputs is not node.inputs or node.control_inputs:
-        return node.replaced(inputs=inputs, control_inputs=())
+        return node.moved(inputs, ())
     return node

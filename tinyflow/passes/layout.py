@@ -142,7 +142,7 @@ def _expanded(fn: Function) -> Function:
                     bind(node, _around(node, inputs), new_values)
             elif inputs != node.inputs or node.control_inputs:
                 controls = map_controls(node.control_inputs, new_values)
-                made = node.replaced(inputs=inputs, control_inputs=controls)
+                made = node.moved(inputs, controls)
                 bind(node, made.outputs, new_values)
     return remap(fn, new_values)
 
@@ -272,7 +272,7 @@ class _Collapse:
         inputs = tuple([self.plain(v) for v in node.inputs])
         controls = map_controls(node.control_inputs, self.new_values)
         if inputs != node.inputs or controls != node.control_inputs:
-            made = node.replaced(inputs=inputs, control_inputs=controls)
+            made = node.moved(inputs, controls)
             bind(node, made.outputs, self.new_values)
 
     def moved_through(self, node: Node) -> bool:

@@ -136,7 +136,7 @@ class _Copier:
             inputs = tuple([self.late(v, position[node]) for v in node.inputs])
             controls = map_controls(node.control_inputs, self.new)
             if inputs != node.inputs or controls is not node.control_inputs:
-                changed = node.replaced(inputs=inputs, control_inputs=controls)
+                changed = node.moved(inputs, controls)
                 self.new.update(zip(node.outputs, changed.outputs, strict=True))
         return remap(fn, self.new) if self.new else fn
 

@@ -72,6 +72,7 @@ class _Specializer:
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
+        self.known: dict[Any, bool] = {}  # shape -> see ``is_known``
         self.state_types = state_types
         self.builder = Builder()
         feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
@@ -203,9 +204,16 @@ class _Specializer:
 
     def is_known(self, type_: TensorType) -> bool:
         """Whether every extent is a number or follows from what a run tells."""
-        if type_.is_static or type_.shape is None or not self.symbols:
-            return type_.is_static
-        return shapes.symbols_of(type_.shape) <= self.symbols
+        shape = type_.shape
+        known = self.known.get(shape)
+        if known is None:
+            known = type_.is_static or (
+                bool(self.symbols)
+                and shape is not None
+                and shapes.symbols_of(shape) <= self.symbols
+            )
+            self.known[shape] = known
+        return known
 
     def are_known(self, types: Sequence[TensorType]) -> bool:
         return all(map(self.is_known, types))

@@ -55,7 +55,7 @@ def widen(fn: Function) -> Function:
                 bind(node, results, new_values)
             elif inputs != node.inputs or node.control_inputs:
                 controls = map_controls(node.control_inputs, new_values)
-                made = node.replaced(inputs=inputs, control_inputs=controls)
+                made = node.moved(inputs, controls)
                 bind(node, made.outputs, new_values)
     return remap(fn, new_values)
 

@@ -69,6 +69,32 @@ class Trace:
         return "".join(f"{e}\n" for e in self.events)
 
 
+class _Candidates:
+    """The matchers of one root class, in order, and which of them can match at all, by the op
+    classes of the inputs that they look at: asked once, as layers of a network repeat.
+    """
+
+    def __init__(self) -> None:
+        self.matchers: list[Matcher] = []
+        self.depth = 0
+        self._known: dict[tuple[type[Op], ...], list[Matcher]] = {}
+
+    def add(self, matcher: Matcher) -> None:
+        self.matchers.append(matcher)
+        self.depth = max(self.depth, matcher.depth)
+
+    def of(self, node: Node) -> list[Matcher]:
+        """Those that may match the node."""
+        classes = tuple([type(v.node.op) for v in node.inputs[: self.depth]])
+        found = self._known.get(classes)
+        if found is None:
+            found = self._known[classes] = [m for m in self.matchers if m.may_match(classes)]
+        return found
+
+
+Index = dict[type[Op], _Candidates]
+
+
 class RuleSet:
     """Rules indexed by the op class of their root; earlier rules are tried first."""
 
@@ -79,13 +105,13 @@ class RuleSet:
         if len(set(names)) != len(names):
             doubled = sorted({n for n in names if names.count(n) > 1})
             raise InternalError(f"rule set {name}: two rules are called {', '.join(doubled)}")
-        self._index: dict[Any, dict[type[Op], list[Matcher]]] = {}
+        self._index: dict[Any, Index] = {}
         self._matchers: list[Matcher] | None = None
 
     def __add__(self, other: RuleSet) -> RuleSet:
         return RuleSet(f"{self.name}+{other.name}", [*self.rules, *other.rules])
 
-    def index(self) -> dict[type[Op], list[Matcher]]:
+    def index(self) -> Index:
         """The matchers that the current options allow, by root class."""
         now = options.current()
         key = now.level, now.disabled_passes
@@ -101,7 +127,7 @@ class RuleSet:
                     tag in now.disabled_passes for tag in rule.tags
                 )
                 if rule.contract <= weakest and not switched_off:
-                    found.setdefault(matcher.root_class, []).append(matcher)
+                    found.setdefault(matcher.root_class, _Candidates()).add(matcher)
             self._index[key] = found
         return found
 
@@ -133,7 +159,7 @@ class _Run:
     """The state of one application: who reads what, and what has been done."""
 
     def __init__(
-        self, index: dict[type[Op], list[Matcher]], limit: int | None, fn: Function
+        self, index: Index, limit: int | None, fn: Function
     ) -> None:
         self.index = index
         self.trace = Trace()
@@ -160,20 +186,21 @@ class _Run:
                         controls = map_controls(controls, new_values)
                     if inputs is not node.inputs or controls is not node.control_inputs:
                         current = self.moved(node, inputs, controls)
+                results: Sequence[Value] = current.outputs
                 if type(current.op) in index and current.op.effect is Effect.NONE:
                     results = self.settle(current)
+                if results is not node.outputs:
                     bind(node, results, new_values)
-                elif current is not node:
-                    bind(node, current.outputs, new_values)
         return remap(fn, new_values) if new_values else fn
 
     def moved(
         self, node: Node, inputs: tuple[Value, ...], controls: tuple[Node, ...]
     ) -> Node:
         """The node on new inputs, read by the same readers."""
-        new = node.replaced(inputs=inputs, control_inputs=controls)
-        for old, value in zip(node.outputs, new.outputs, strict=True):
-            self.counts[value] = self.counts.pop(old, 0)
+        new = node.moved(inputs, controls)
+        counts = self.counts
+        for old, value in zip(node.outputs, new.outputs):  # noqa: B905 - as many, by construction
+            counts[value] = counts.pop(old, 0)
         return new
 
     def settle(self, node: Node) -> Sequence[Value]:
@@ -205,7 +232,7 @@ class _Run:
 
     def first_match(self, node: Node) -> tuple[Rule, Value, list[Node]] | None:
         """The first rule that matches and is allowed, with its result and the nodes it made."""
-        for matcher in self.index[type(node.op)]:
+        for matcher in self.index[type(node.op)].of(node):
             found = matcher.match(node)
             if found is None:
                 continue

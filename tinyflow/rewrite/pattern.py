@@ -209,6 +209,8 @@ def is_number(value: Value, number: Any) -> bool:
     if found.dtype.kind in "iu":
         return float(number).is_integer() and int(found) == number
     number = float(number)
+    if float(found) != number and number.is_integer() and abs(number) <= 256:
+        return False  # the usual end: small integers are exact in every floating dtype
     same_sign = math.copysign(1.0, number) == float(np.copysign(1.0, found))
     # A literal is rounded to the tensor's dtype, as it is when a program uses it.
     return bool(found == found.dtype.type(number)) and same_sign
@@ -221,9 +223,9 @@ _SPREADING = frozenset({
 })  # fmt: skip
 
 
-def may_be_uniform(op: Op) -> bool:
-    """Whether ``uniform`` can find a number for a result of this op: a quick answer."""
-    name = op.type_name
+def may_be_uniform(op_class: type[Op]) -> bool:
+    """Whether ``uniform`` can find a number for a result of such an op: a quick answer."""
+    name = op_class.__name__
     return name in ("Constant", "ZerosLike", "OnesLike") or name in _SPREADING
 
 
@@ -233,7 +235,7 @@ def uniform(value: Value) -> Any:
         node = value.node
         name = node.op.type_name
         if name == "Constant":
-            return uniform_array(node.op.value)  # type: ignore[attr-defined]
+            return node.op.number  # type: ignore[attr-defined]
         if name in ("ZerosLike", "OnesLike"):
             return node.types[0].dtype.numpy.type(name == "OnesLike")
         if name not in _SPREADING or not node.inputs:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from tinyflow.core.error import InternalError
@@ -55,15 +56,13 @@ class Match:
     def __init__(
         self, root: Value, bindings: dict[str, Any], counts: dict[Value, int]
     ) -> None:
+        self.__dict__.update(bindings)
         self.root: Any = root  # Any: a rule knows more about op and shape than the types say
         self.bindings = bindings
         self._counts = counts
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.bindings[name]
-        except KeyError:
-            raise AttributeError(f"the pattern has no hole named {name}") from None
+        raise AttributeError(f"the pattern has no hole named {name}")
 
     @property
     def node(self) -> Any:
@@ -186,7 +185,7 @@ def rules(
 class Matcher:
     """One form of a rule's pattern, with what can be asked before a full match."""
 
-    __slots__ = ("children", "literals", "pattern", "root_class", "rule")
+    __slots__ = ("children", "equal", "literals", "pattern", "root_class", "rule")
 
     def __init__(self, rule: Rule, pattern: Apply) -> None:
         self.rule = rule
@@ -200,13 +199,32 @@ class Matcher:
         self.literals = tuple(
             [n for n, argument in enumerate(pattern.arguments) if isinstance(argument, Literal)]
         )
+        #: pairs of inputs that must be one value: x * x, x - x
+        self.equal = tuple(
+            (first, second)
+            for first, second in itertools.combinations(range(len(pattern.arguments)), 2)
+            if pattern.arguments[first] is pattern.arguments[second]
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many inputs ``may_match`` looks at."""
+        positions = [position for position, _ in self.children]
+        positions += [second for _, second in self.equal]
+        return 1 + max((*positions, *self.literals), default=-1)
+
+    def may_match(self, classes: Sequence[type[Op]]) -> bool:
+        """Whether a node whose inputs come from ops of these classes can match at all."""
+        return (
+            self.depth <= len(classes)
+            and all(classes[position] is wanted for position, wanted in self.children)
+            and all(may_be_uniform(classes[position]) for position in self.literals)
+        )
 
     def match(self, node: Node) -> tuple[dict[str, Any], list[Value]] | None:
+        """The full match; the driver asks only where ``may_match``."""
         inputs = node.inputs
-        for position, wanted in self.children:
-            if position >= len(inputs) or type(inputs[position].node.op) is not wanted:
-                return None
-        for position in self.literals:
-            if position >= len(inputs) or not may_be_uniform(inputs[position].node.op):
+        for first, second in self.equal:
+            if inputs[first] is not inputs[second]:
                 return None
         return match(self.pattern, node.outputs[0])

@@ -255,7 +255,8 @@ class KernelCache:
         if path is None:
             return None
         try:
-            content = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                content = file.read()
         except OSError:
             return None
         payload = content[_HEADER_BYTES:]

@@ -167,3 +167,25 @@ def test_scope_arguments():
         tf.variable_scope("a", reuse=3)
     with pytest.raises(TypeError, match="must be a string or VariableScope"):
         tf.variable_scope(3)
+
+
+def test_objects_that_are_called_with_or_without_a_shape():
+    class WithShape:
+        def __call__(self, shape, dtype=None, partition_info=None):
+            return tf.fill(shape, 2.0)
+
+    class WithoutShape:
+        def __call__(self):
+            return np.full(3, 5.0, np.float32)
+
+    class WithAnything:
+        def __call__(*arguments, **keywords):
+            return tf.fill(arguments[1], 7.0)
+
+    made = [
+        tf.get_variable(f"v{n}", [3], initializer=one)
+        for n, one in enumerate((WithShape(), WithoutShape(), WithAnything(), WithShape()))
+    ]
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        assert [v[0] for v in sess.run(made)] == [2.0, 5.0, 7.0, 2.0]

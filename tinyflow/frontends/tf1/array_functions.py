@@ -6,6 +6,7 @@ May import core, ops, convert.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,7 @@ def constant(
         return creation.constant(value, dtype, None, name)
     wanted = tuple(int(d) for d in static.as_list())  # type: ignore[arg-type]
     given = np.shape(value)
-    size = int(np.prod(given))
-    room = int(np.prod(wanted))
+    size, room = math.prod(given), math.prod(wanted)
     if verify_shape and given != wanted:
         raise TypeError(f"Expected Tensor's shape: {wanted}, got {given}.")
     if size > room:

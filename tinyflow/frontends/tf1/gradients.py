@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyflow.autodiff.reverse import gradients as reverse
 from tinyflow.core.error import DTypeError, InvalidArgumentError
+from tinyflow.core.garbage import collections_paused
 from tinyflow.frontends.tf1.convert import convert_to_tensor, graph_of, is_tensor, tensor
 from tinyflow.frontends.tf1.indexed_slices import sparse_gradient
 from tinyflow.ir.graph.nodes import Value
@@ -55,7 +56,7 @@ def gradients(
             f"Unknown value for unconnected_gradients: {unconnected_gradients!r}",
             choices=["tf.UnconnectedGradients.NONE", "tf.UnconnectedGradients.ZERO"],
         ) from None
-    with graph.as_default(), graph.name_scope(name):
+    with collections_paused(), graph.as_default(), graph.name_scope(name):
         y_values = [_plain(y, "y") for y in ys]
         x_values = [_plain(x, "x") for x in xs]
         _check_dtypes(y_values)

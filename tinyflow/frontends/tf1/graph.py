@@ -202,9 +202,8 @@ class Graph(Naming, Builder):
         """Edges of a new node: none for a block that one of its inputs already waits for."""
         found: dict[Operation, None] = {}
         for block in self._controls:
-            if any(v.node in block.seen for v in values):
-                continue
-            found.update(dict.fromkeys(block.inputs))
+            if block.inputs and block.seen.isdisjoint([v.node for v in values]):
+                found.update(dict.fromkeys(block.inputs))
         return tuple(found)
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyflow.core.error import InvalidArgumentError
 from tinyflow.core.frames import public_methods
+from tinyflow.core.garbage import collections_paused
 from tinyflow.core.source import Source, user_frame
 from tinyflow.frontends.tf1.control import group
 from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor, tensor
@@ -130,7 +131,7 @@ class Optimizer:
                 f"No gradients provided for any variable: {[str(v) for _, v in pairs]}."
             )
         graph = used[0][1].graph
-        with graph.as_default():
+        with collections_paused(), graph.as_default():
             with graph.control_dependencies(None):
                 self._create_slots([v for _, v in used])
             with graph.name_scope(name or self._name) as scope:

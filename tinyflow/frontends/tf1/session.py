@@ -22,6 +22,7 @@ from tinyflow.core.error import (
     TinyFlowError,
 )
 from tinyflow.core.frames import public_methods, trim
+from tinyflow.core.garbage import without_collections
 from tinyflow.core.source import user_frame
 from tinyflow.frontends.tf1.elements import Operation, Tensor
 from tinyflow.frontends.tf1.feeds import Feed, flatten_feeds
@@ -128,6 +129,7 @@ class _Plan:
         with core_options.override(memory_budget=int(budget)):
             return self._bind(arrays)
 
+    @without_collections
     def _bind(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
         """Checks shapes, compiles the step for them and binds it to the session's variables."""
         shapes = tuple([a.shape for a in arrays])

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 from tinyflow.core.dtype import as_dtype, float32
@@ -441,6 +443,19 @@ def initial_value(name: str, shape: Any, dtype: Any, initializer: Any) -> Any:
 
 
 def _takes_no_arguments(function: Any) -> bool:
+    # Every variable asks, and most initializers are objects of a few classes.
+    method = getattr(type(function), "__call__", None)  # noqa: B004 - the class's own function
+    if isinstance(method, FunctionType):
+        return _method_takes_no_arguments(method)
+    return _all_optional(function)
+
+
+@functools.lru_cache(maxsize=64)
+def _method_takes_no_arguments(method: FunctionType) -> bool:
+    return _all_optional(MethodType(method, object()))
+
+
+def _all_optional(function: Any) -> bool:
     import inspect
 
     try:

@@ -136,14 +136,14 @@ class Op:
     #: the result is the first input's elements in the same order under another shape
     is_view: ClassVar[bool] = False
 
+    #: name of the class
+    type_name: ClassVar[str] = "Op"
+
     def __init_subclass__(cls, abstract: bool = False, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        cls.type_name = cls.__name__
         if not abstract:
             REGISTRY[cls.__name__] = cls
-
-    @property
-    def type_name(self) -> str:
-        return type(self).__name__
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -250,10 +250,26 @@ class Node:
         self.source = source
         self.origin = origin
         make = self.value_class
-        self.outputs = tuple([make(self, i) for i in range(len(types))])
+        self.outputs = (
+            (make(self, 0),)
+            if len(types) == 1
+            else tuple([make(self, i) for i in range(len(types))])
+        )
 
     def __repr__(self) -> str:
         return f"<{self.name or ''}={self.op.type_name}({', '.join(map(repr, self.inputs))})>"
+
+    def moved(self, inputs: tuple[Value, ...], control_inputs: tuple[Node, ...]) -> Node:
+        """The node on other inputs: most of what passes make, so it skips the constructor."""
+        node: Node = object.__new__(Node)
+        node.op, node.inputs, node.types = self.op, inputs, self.types
+        node.name, node.control_inputs, node.device = self.name, control_inputs, self.device
+        node.source, node.origin = self.source, self.origin
+        count = len(node.types)
+        node.outputs = (
+            (Value(node, 0),) if count == 1 else tuple([Value(node, i) for i in range(count)])
+        )
+        return node
 
     def replaced(
         self,
@@ -337,22 +353,31 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     The order is that of a depth-first walk, inputs left to right: deterministic and iterative.
     """
     order: list[Node] = []
-    entered: set[Node] = set()
-    finished: set[Node] = set()
+    finished: dict[Node, bool] = {}  # False: entered, True: stands in the order
+    state = finished.get
     for root in roots:
+        if state(root):
+            continue
         stack = [root]
         while stack:
             node = stack[-1]
-            if node in entered:  # all that it needs stands in the order
+            known = state(node)
+            if known is not None:  # all that it needs stands in the order
                 stack.pop()
-                if node not in finished:
-                    finished.add(node)
+                if not known:
+                    finished[node] = True
                     order.append(node)
                 continue
-            entered.add(node)
+            inputs = node.inputs
+            if not inputs and not node.control_inputs:
+                stack.pop()
+                finished[node] = True
+                order.append(node)
+                continue
+            finished[node] = False
             if node.control_inputs:
-                stack += [c for c in node.control_inputs[::-1] if c not in entered]
-            for value in node.inputs[::-1]:
-                if value.node not in entered:
+                stack += [c for c in node.control_inputs[::-1] if c not in finished]
+            for value in inputs[::-1]:
+                if value.node not in finished:
                     stack.append(value.node)
     return order

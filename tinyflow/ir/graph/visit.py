@@ -38,10 +38,11 @@ def rebuild(fn: Function, change: Change) -> Function:
             if controls and new_values:
                 controls = map_controls(controls, new_values)
             if inputs is not node.inputs or controls is not node.control_inputs:
-                result = node.replaced(inputs=inputs, control_inputs=controls).outputs
+                result = node.moved(inputs, controls).outputs
             else:
                 continue
-        bind(node, result, new_values)
+        if result is not node.outputs:
+            bind(node, result, new_values)
     return remap(fn, new_values) if new_values else fn
 
 
@@ -55,7 +56,7 @@ def bind(node: Node, result: Any, new_values: dict[Value, Value]) -> None:
             f"rebuild: {node.op.type_name} has {len(outputs)} results, got {len(result)} new ones",
             source=node.source,
         )
-    for old, new in zip(outputs, result, strict=True):
+    for old, new in zip(outputs, result):  # noqa: B905 - lengths have been compared
         if new is not old:
             new_values[old] = new  # noqa: PERF403
 

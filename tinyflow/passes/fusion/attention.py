@@ -190,7 +190,7 @@ class _Squares:
 
     def why_no_reader(self, group: Group, value: Value) -> str | None:
         item = group.reduction
-        assert item is not None and item.tensor is not None
+        assert item is not None
         if sum(self.is_inside(v) for i in group.items for v, _ in i.reads) > 1:
             return "a contraction reads rows twice"
         if not all(isinstance(n, int) for n in item.extents[-2:]):
@@ -278,11 +278,12 @@ class _Squares:
 def _why_no_product(group: Group) -> str | None:
     """Why a contraction is not rows times columns; None if it is."""
     item = group.reduction
-    assert item is not None and item.tensor is not None and item.tensor.body is not None
+    assert item is not None and item.form.tensor is not None
+    assert item.form.tensor.body is not None
     if len(item.reduce_axes) != 1:
         return "it sums over several axes"
     row, column = item.own_axes[-2:]
-    free = [scalar_visit.free_vars(e) for e in item.tensor.body.args]
+    free = [scalar_visit.free_vars(e) for e in item.form.tensor.body.args]
     if not any(row in a and column not in a and column in b and row not in b
                for a, b in (free, free[::-1])):  # fmt: skip
         return "its operands are not rows and columns"
@@ -291,13 +292,13 @@ def _why_no_product(group: Group) -> str | None:
 
 def _why_no_order(item: Item) -> str | None:
     """Why its canonical order is not one chain per element; None if it is."""
-    assert item.tensor is not None and item.tensor.reduction is not None
+    assert item.form.tensor is not None and item.form.tensor.reduction is not None
     if item.value.dtype.name not in ("float32", "float64"):
         return f"not for {item.value.dtype.name}"
     terms = item.reduce_axes[0][1]
     if not all(isinstance(n, int) for n in (terms, item.shape[-1])):
         return "an extent is known only at run time"
-    if is_striped_dot(item.shape[-1], terms, len(item.tensor.reduction.axes)):
+    if is_striped_dot(item.shape[-1], terms, len(item.form.tensor.reduction.axes)):
         return "a narrow contraction is summed in stripes"
     return None
 

@@ -34,7 +34,8 @@ def elements(extents: Iterable[Any]) -> int:
 
 
 def size_bytes(value: Value) -> int:
-    return elements(value.type.shape or ()) * value.dtype.size_bytes
+    type_ = value.node.types[value.index]
+    return elements(type_.shape or ()) * type_.dtype.size_bytes
 
 
 def evaluations(item: Item) -> int:

@@ -50,10 +50,11 @@ class _Fuser:
         self.groups.append(group)
         return group
 
-    def add(self, group: Group, item: Item) -> None:
+    def add(self, group: Group, item: Item, producers: list[Group] | None = None) -> None:
+        """producers: ``self.producers(item)`` where it is known."""
         item.group = group
         group.items.append(item)
-        for producer in self.producers(item):
+        for producer in self.producers(item) if producers is None else producers:
             order.link(producer, group)
 
     def producers(self, item: Item) -> list[Group]:
@@ -63,7 +64,7 @@ class _Fuser:
             producer = self.items.get(value)
             if producer is not None and producer.group is not None:
                 found[producer.group] = None
-        return sorted(found, key=lambda g: -g.index)
+        return sorted(found, key=lambda g: -g.index) if len(found) > 1 else list(found)
 
     # ---- placing -------------------------------------------------------------------------------
     def place_node(self, items: list[Item]) -> None:
@@ -157,7 +158,7 @@ class _Fuser:
         turn = joining.turn_of(self.items, item, group) if item.combiner is None else None
         if turn is not None:
             group.turned[item.value] = turn
-        self.add(group, item)
+        self.add(group, item, others)
         for other in others:
             if other is not group and joining.merge_is_legal(self.items, other, group):
                 joining.merge(other, group)

@@ -120,15 +120,19 @@ class Grouping:
         if group.parts:
             return [item for part in group.parts for item in self.results(part)]
         opaque = group.kind in ("view", "host", "loops", "control")
-        return [
-            item
-            for item in group.items
-            if (not group.members or (item.group is group and item.value not in group.hidden))
-            and (
-                item.value in self.outputs
-                or any(u.group is not group or opaque for u in self.users.get(item.value, ()))
-            )
-        ]
+        found = []
+        for item in group.items:
+            value = item.value
+            if group.members and (item.group is not group or value in group.hidden):
+                continue
+            if value in self.outputs:
+                found.append(item)
+                continue
+            for user in self.users.get(value, ()):
+                if user.group is not group or opaque:
+                    found.append(item)
+                    break
+        return found
 
     def signature(self, group: Group) -> tuple[Any, list[Value], list[Value]]:
         """A key that equal groups share, and the values it numbers: what is read, what is made.

@@ -1,6 +1,6 @@
 """The values of a function as fusion sees them: an element's expression and what it reads.
 
-Main types: ``Item``, ``ItemTable``. May import core, ir, te.
+Main types: ``Item``, ``Form`` (what equal items share), ``ItemTable``. May import core, ir, te.
 
 Extents of 1 are ignored when shapes are compared ("squeezed" shapes). An item is *free* when it
 costs less to recompute than to store and load (literals, fills, stretched values, renamed
@@ -9,14 +9,14 @@ indices): readers get its expression, it is in no group.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from tinyflow import te
 from tinyflow.core.dtype import int64
-from tinyflow.ir.graph.nodes import Function, Input, Node, Value
+from tinyflow.ir.graph.nodes import Function, Input, Node, Op, TensorType, Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 
@@ -73,13 +73,18 @@ def is_reshaping_view(node: Node) -> bool:
 
 def opaque_kind(node: Node) -> str | None:
     """ "host" or "loops" for nodes without a tensor expression."""
-    if hasattr(node.op, "call_host"):
+    return _opaque_kind(type(node.op))  # type: ignore[arg-type]  # mypy: __hash__ of instances
+
+
+@cache
+def _opaque_kind(op_class: type[Op]) -> str | None:
+    if hasattr(op_class, "call_host"):
         return "host"
-    if hasattr(node.op, "is_control"):
+    if hasattr(op_class, "is_control"):
         return "control"
-    if hasattr(node.op, "is_barrier"):
+    if hasattr(op_class, "is_barrier"):
         return "view"
-    return "loops" if hasattr(node.op, "lower_loops") else None
+    return "loops" if hasattr(op_class, "lower_loops") else None
 
 
 def in_memory(node: Node) -> bool:
@@ -88,89 +93,131 @@ def in_memory(node: Node) -> bool:
     return (name == "Constant" and node.types[0].size != 1) or name == "Setting"
 
 
-@dataclass(eq=False)
-class Item:
-    """One value, how to compute an element of it, and what that reads.
+class Form:
+    """One element's expression and all that follows from it alone. Equal ops on inputs of equal
+    types share one: the layers of a network repeat, and are looked at once.
 
-    reads: (value, index expressions) for every read of the tensor expression.
-    operations: nodes of the expression; ``work``: those that are arithmetic on elements;
+    tensor: the expression as the first such value has it; None for ops without one.
+    reads: (number of the value read, index expressions) for every read, by ``types``: the values'
+    types.   operations: nodes of the expression; ``work``: those that are arithmetic on elements;
     ``expensive`` if it has a division, root or function call.
-    number: its place in the order of the function.   group: the kernel it became part of.
     is_checked: whether it can report an error (an index out of range, a division by zero).
+    is_cheap: whether an element costs less to compute than to load.
     """
 
-    value: Value
-    tensor: te.Tensor | None
-    reads: tuple[tuple[Value, tuple[Expr, ...]], ...] = ()
-    expensive: bool = False
-    operations: int = 0
-    work: int = 0
-    number: int = 0
-    free: bool = False
-    is_checked: bool = False
-    group: Group | None = None
+    def __init__(
+        self,
+        tensor: te.Tensor | None,
+        shape: Extents,
+        reads: Sequence[tuple[int, tuple[Expr, ...]]],
+        types: Sequence[TensorType],
+    ) -> None:
+        self.tensor, self.shape = tensor, shape
+        self.reads, self.types = tuple(reads), tuple(types)
+        self.extents = squeeze(shape)  # the squeezed shape
+        self.expensive, self.operations, self.work, self.is_checked = False, 0, 0, False
+        self.own_axes: tuple[Expr, ...] = ()  # axes of extent other than 1
+        self.reduce_axes: tuple[tuple[Expr, Any], ...] = ()
+        self.all_axes: tuple[Expr, ...] = ()  # axes of the result, then the reduced ones
+        self.combiner: str | None = None  # "sum", "max", "dot", ... for a reduction
+        self.is_renaming = self.is_cheap = False
+        if tensor is not None:
+            assert tensor.body is not None
+            self._look_at(tensor, tensor.body)
 
-    def __repr__(self) -> str:
-        return f"<item {self.number} {self.value!r}>"
-
-    @property
-    def shape(self) -> Extents:
-        return self.tensor.shape if self.tensor is not None else self.value.type.shape or ()
-
-    @cached_property
-    def extents(self) -> Extents:
-        """The squeezed shape."""
-        return squeeze(self.shape)
-
-    @cached_property
-    def own_axes(self) -> tuple[Expr, ...]:
-        """Axes of extent other than 1."""
-        assert self.tensor is not None
-        return stretched(self.tensor.axes, self.tensor.shape)
-
-    @cached_property
-    def reduce_axes(self) -> tuple[tuple[Expr, Any], ...]:
-        assert self.tensor is not None
-        reduction = self.tensor.reduction
-        if reduction is None:
-            return ()
-        return tuple([(v, n) for v, n in reduction.axes if not is_one(n)])
-
-    @property
-    def combiner(self) -> str | None:
-        """ "sum", "max", "dot", ... for a reduction."""
-        reduction = None if self.tensor is None else self.tensor.reduction
-        return None if reduction is None else reduction.combiner
-
-    @property
-    def all_axes(self) -> tuple[Expr, ...]:
-        """Axes of the result, then the reduced ones."""
-        return self.own_axes + tuple([v for v, _ in self.reduce_axes])
-
-    @property
-    def is_renaming(self) -> bool:
-        """Whether an element is one element of another value: a transpose, slice or copy."""
-        return self.tensor is not None and self.tensor.body is not None and (
-            self.tensor.body.op == "read"
-        )  # fmt: skip
-
+    def _look_at(self, tensor: te.Tensor, body: Expr) -> None:
+        for expr in scalar_visit.postorder(body):
+            if expr.op in EXPENSIVE and expr.dtype.kind == "float":
+                self.expensive = True
+            self.operations += 1
+            self.is_checked = self.is_checked or expr.op == "checked"
+            self.work += bool(expr.args) and expr.op != "read" and expr.dtype is not int64
+        self.own_axes = self.all_axes = stretched(tensor.axes, tensor.shape)
+        self.is_renaming = body.op == "read"
+        reduction = tensor.reduction
+        if reduction is not None:
+            self.combiner = reduction.combiner
+            self.reduce_axes = tuple([(v, n) for v, n in reduction.axes if not is_one(n)])
+            self.all_axes = self.own_axes + tuple([v for v, _ in self.reduce_axes])
+            return
+        self.is_cheap = (
+            not self.expensive
+            and self.operations <= FREE_OPERATIONS
+            and all(
+                len(squeeze(self.types[n].shape or ())) < len(self.extents) for n, _ in self.reads
+            )
+        )
 
     @cached_property
     def is_smooth(self) -> bool:
-        """Whether neighbouring elements come from neighbouring elements of a few values, or from
-        fewer dimensions: what a loop over neighbours computes at full speed.
-        """
+        """See ``Item.is_smooth``."""
         axes = self.own_axes
-        if not axes or self.is_checked or len({v for v, _ in self.reads}) > SMOOTH_READS:
+        if not axes or self.is_checked or len({n for n, _ in self.reads}) > SMOOTH_READS:
             return False  # an error must name the node, which is where it was
-        for value, indices in self.reads:
-            shape = value.type.shape or ()
+        for number, indices in self.reads:
+            shape = self.types[number].shape or ()
             own = stretched(indices, shape)
             if any(scalar_visit.linear(i, axes) is None for i in own):
                 return False
             if len(own) == len(axes) and not has_unit_stride(indices, shape, axes):
                 return False
         return True
+
+
+def _of_form(name: str, doc: str) -> Any:
+    """A property that an item has from its form."""
+    return property(operator.attrgetter(f"form.{name}"), doc=doc)
+
+
+class Item:
+    """One value, how to compute an element of it, and what that reads.
+
+    leaves: the values that the form numbers.   reads: (value, index expressions) for every read.
+    number: its place in the order of the function.   group: the kernel it became part of.
+    free: see the module's header.
+    """
+
+    __slots__ = ("_table", "_tensor", "form", "free", "group", "leaves", "number", "reads", "value")
+
+    def __init__(
+        self, table: ItemTable, value: Value, form: Form, leaves: Sequence[Value],
+        tensor: te.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.value, self.form, self.leaves = value, form, leaves
+        self.reads = tuple([(leaves[n], indices) for n, indices in form.reads])
+        self.number, self.free = 0, False
+        self.group: Group | None = None
+        self._table, self._tensor = table, tensor
+
+    def __repr__(self) -> str:
+        return f"<item {self.number} {self.value!r}>"
+
+    @property
+    def tensor(self) -> te.Tensor | None:
+        """The element's expression, made when somebody looks: a known kernel needs none."""
+        if self._tensor is None and self.form.tensor is not None:
+            self._tensor = self._table.tensor_of(self.value)
+        return self._tensor
+
+    shape = _of_form("shape", "Extents of the value.")
+    extents = _of_form("extents", "The squeezed shape.")
+    own_axes = _of_form("own_axes", "Axes of extent other than 1.")
+    reduce_axes = _of_form("reduce_axes", "Reduced axes of extent other than 1, with extents.")
+    all_axes = _of_form("all_axes", "Axes of the result, then the reduced ones.")
+    combiner = _of_form("combiner", """ "sum", "max", "dot", ... for a reduction.""")
+    operations = _of_form("operations", "Nodes of the expression.")
+    work = _of_form("work", "Operations that are arithmetic on elements.")
+    expensive = _of_form("expensive", "Whether it has a division, root or function call.")
+    is_checked = _of_form("is_checked", "Whether it can report an error.")
+    is_renaming = _of_form(
+        "is_renaming",
+        "Whether an element is one element of another value: a transpose, slice or copy.",
+    )
+    is_smooth = _of_form(
+        "is_smooth",
+        "Whether neighbouring elements come from neighbouring elements of a few values, or from "
+        "fewer dimensions: what a loop over neighbours computes at full speed.",
+    )
 
 
 class ItemTable:
@@ -187,6 +234,7 @@ class ItemTable:
         self.users: dict[Value, list[Item]] = {}
         self._placeholder_of: dict[Value, te.Tensor] = {}
         self._pinned: set[Value] = set(self.outputs)
+        self._forms: dict[Any, tuple[Form, ...] | None] = {}
 
     def make_items(self) -> list[list[Item]]:
         """The items of every node, in order; one list per node."""
@@ -199,6 +247,77 @@ class ItemTable:
             item.number = number
         return made
 
+    def node_items(self, node: Node) -> list[Item]:
+        if opaque_kind(node):
+            types = tuple([v.type for v in node.inputs])
+            reads: list[Any] = [(n, ()) for n in range(len(types))]
+            shapes = [t.shape or () for t in node.types] or [()]
+            items = [
+                Item(self, v, Form(None, shapes[v.index], reads, types), node.inputs)
+                for v in node.outputs or (Value(node, 0),)
+            ]
+        else:
+            items = self.computed_items(node)
+        for item in items:
+            self.items[item.value] = item
+            if not item.free:
+                for source in dict.fromkeys([v for v, _ in item.reads]):
+                    self.users.setdefault(source, []).append(item)
+        return items
+
+    # ---- expressions ---------------------------------------------------------------------------
+    def computed_items(self, node: Node) -> list[Item]:
+        """Items of a node with a tensor expression; its form is that of an equal node before."""
+        leaves: dict[Value, int] = {}  # what is read once free values are expressions
+        parts: list[Any] = []
+        for value in node.inputs:
+            item = self.items.get(value)
+            if item is not None and item.free:
+                numbers = tuple([leaves.setdefault(v, len(leaves)) for v in item.leaves])
+                parts.append((item.form, numbers))
+            else:
+                parts.append(leaves.setdefault(value, len(leaves)))
+        types = tuple([v.type for v in leaves])
+        key = (type(node.op), node.op, node.types if is_view(node) else None, *parts, types)
+        forms = self._forms.get(key)
+        values = tuple(leaves)
+        if forms is not None:
+            return [self.item(v, f, values) for v, f in zip(node.outputs, forms, strict=True)]
+        tensors = self.tensors_of(node)
+        made = [self.form_of(t, leaves, types) for t in tensors]
+        if key not in self._forms:
+            # What the index of a read itself reads is no part of a form.
+            shared = all(not _reads_at_read(form) for form in made)
+            self._forms[key] = tuple(made) if shared else None
+        return [
+            self.item(v, f, values, t) for v, f, t in zip(node.outputs, made, tensors, strict=True)
+        ]
+
+    def form_of(self, tensor: te.Tensor, leaves: dict[Value, int], types: Any) -> Form:
+        assert tensor.body is not None
+        reads = scalar_visit.reads(tensor.body)
+        numbered = [(leaves[self.placeholders[r.attr]], r.args) for r in reads]
+        return Form(tensor, tensor.shape, numbered, types)
+
+    def item(
+        self, value: Value, form: Form, leaves: Sequence[Value], tensor: te.Tensor | None = None
+    ) -> Item:
+        item = Item(self, value, form, leaves, tensor)
+        if self.fuse and value not in self._pinned and form.combiner is None:
+            item.free = form.is_cheap or (is_view(value.node) and len(form.reads) == 1)
+        return item
+
+    def tensor_of(self, value: Value) -> te.Tensor:
+        return self.tensors_of(value.node)[value.index]
+
+    def tensors_of(self, node: Node) -> tuple[te.Tensor, ...]:
+        """The node's expressions, with those of the free values that they read in place."""
+        if is_view(node) and not is_reshaping_view(node):
+            found: Any = self.squeezed_view(node)
+        else:
+            found = node.op.compute(*[self.placeholder(v) for v in node.inputs])
+        return tuple([self.inlined(t) for t in (found if isinstance(found, tuple) else (found,))])
+
     def placeholder(self, value: Value) -> te.Tensor:
         tensor = self._placeholder_of.get(value)
         if tensor is None:
@@ -208,24 +327,6 @@ class ItemTable:
             self.placeholders[tensor] = value
             self._placeholder_of[value] = tensor
         return tensor
-
-    def node_items(self, node: Node) -> list[Item]:
-        if opaque_kind(node):
-            reads = tuple((v, ()) for v in node.inputs)
-            items = [Item(v, None, reads) for v in node.outputs or (Value(node, 0),)]
-        elif is_view(node) and not is_reshaping_view(node):
-            items = [self.make_item(node.outputs[0], self.squeezed_view(node))]
-        else:
-            tensors = node.op.compute(*[self.placeholder(v) for v in node.inputs])
-            if not isinstance(tensors, tuple):
-                tensors = (tensors,)
-            items = [self.make_item(v, t) for v, t in zip(node.outputs, tensors, strict=True)]
-        for item in items:
-            self.items[item.value] = item
-            if not item.free:
-                for source in dict.fromkeys(v for v, _ in item.reads):
-                    self.users.setdefault(source, []).append(item)
-        return items
 
     def squeezed_view(self, node: Node) -> te.Tensor:
         """A reshape that only adds or drops extents of 1, as plain index renaming."""
@@ -237,31 +338,13 @@ class ItemTable:
 
         return te.compute(node.types[0].shape or (), element, "view")  # type: ignore[arg-type]
 
-    def make_item(self, value: Value, tensor: te.Tensor) -> Item:
+    def inlined(self, tensor: te.Tensor) -> te.Tensor:
         body = tensor.body
         assert body is not None
-        inlined = scalar_visit.transform(body, self.without_free_reads)
-        if inlined is not body:
-            tensor = te.Tensor(tensor.name, tensor.shape, tensor.dtype, tensor.axes, inlined)
-        reads, expensive, operations, work, checked = [], False, 0, 0, False
-        for expr in scalar_visit.postorder(inlined):
-            if expr.op == "read":
-                reads.append((self.placeholders[expr.attr], expr.args))
-            elif expr.op in EXPENSIVE and expr.dtype.kind == "float":
-                expensive = True
-            operations += 1
-            checked = checked or expr.op == "checked"
-            work += bool(expr.args) and expr.op != "read" and expr.dtype is not int64
-        item = Item(value, tensor, tuple(reads), expensive, operations, work)
-        item.is_checked = checked
-        if self.fuse and value not in self._pinned and tensor.reduction is None:
-            rank = len(item.extents)
-            item.free = (is_view(value.node) and len(reads) == 1) or (
-                not expensive
-                and operations <= FREE_OPERATIONS
-                and all(len(squeeze(v.type.shape or ())) < rank for v, _ in reads)
-            )
-        return item
+        new = scalar_visit.transform(body, self.without_free_reads)
+        if new is body:
+            return tensor
+        return te.Tensor(tensor.name, tensor.shape, tensor.dtype, tensor.axes, new)
 
     def without_free_reads(self, expr: Expr) -> Expr | None:
         if expr.op != "read":
@@ -272,3 +355,7 @@ class ItemTable:
         return scalar_visit.substitute(
             item.tensor.body, dict(zip(item.tensor.axes, expr.args, strict=True))
         )
+
+
+def _reads_at_read(form: Form) -> bool:
+    return any(scalar_visit.reads(*indices) for _, indices in form.reads)

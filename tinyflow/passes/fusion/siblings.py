@@ -74,7 +74,7 @@ def _arrays(items: Items, group: Group) -> Iterator[Value]:
     """Values from outside that are read at the point of the domain."""
     copies = sorted((items[v] for v in group.copied), key=lambda i: i.number)
     for item in (*group.items, *copies):
-        axes = item.all_axes if item.tensor is not None else ()
+        axes = item.all_axes
         for value, indices in item.reads:
             producer = items.get(value)
             if value in group.copied or (producer is not None and producer.group is group):

@@ -66,8 +66,14 @@ class CancelDenominator(Rule):
         return e * y
 
     def check(m: Match) -> str | None:
-        if _is_shifted_softmax(m.e, m.y) or _is_shifted_softmax(m.y, m.e):
+        # Most products are none of this; their ops tell.
+        e, y = m.e.node.op.type_name, m.y.node.op.type_name
+        if {e, y} == _SOFTMAX and (
+            _is_shifted_softmax(m.e, m.y) or _is_shifted_softmax(m.y, m.e)
+        ):
             return "a softmax that cannot overflow already"
+        if e not in _DIVIDED or not (y in _DIRECT or y == "Mul"):
+            return ""
         return "" if plan(m.e, m.y) is None else None
 
     def rewrite(m: Match) -> Any:
@@ -199,6 +205,9 @@ def _divisors(e: Value, depth: int) -> Iterator[Value]:
 
 
 _LINEAR = frozenset({"Add", "Sub", "AddN", "Neg", "Mul", "BroadcastTo", "Reshape", "Sum"})
+#: what may hold a denominator
+_DIVIDED = _LINEAR | {"RealDiv", "Reciprocal"}
+_SOFTMAX = {"Exp", "Reciprocal"}
 
 
 def split_by(e: Value, d: Value, depth: int) -> Split | None:

@@ -230,7 +230,8 @@ class _AnyOperands(Matcher):
     """Matches every node of one class, whatever it reads."""
 
     def __init__(self, rule: Rule, op_class: type[Op]) -> None:
-        self.rule, self.root_class, self.children = rule, op_class, ()
+        self.rule, self.root_class = rule, op_class
+        self.children, self.literals, self.equal = (), (), ()
 
     def match(self, node: Any) -> tuple[dict[str, Any], list[Value]]:
         return {}, []
