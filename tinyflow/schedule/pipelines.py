@@ -330,6 +330,23 @@ class FuncStage(Stage):
         super().compute_inline()
 
 
+    def stripe(self, loop: Loop) -> None:
+        """As for tensors. Errors: an update folds into what was there, in the order of its RDom."""
+        self._must_have_no_updates(f"stripe({loop})", "te.sum over te.reduce_axis can be striped")
+        super().stripe(loop)
+
+    def tensorize(self, loop: Loop, intrinsic: Any) -> None:
+        """As for tensors. Errors: an instruction's reset would undo what an update starts from."""
+        self._must_have_no_updates("tensorize()", "te.dot over te.reduce_axis can be tensorized")
+        super().tensorize(loop, intrinsic)
+
+    def _must_have_no_updates(self, step: str, hint: str) -> None:
+        with self._step(step, False):
+            if self.schedule.is_updated(self.stage):
+                name = self.stage.tensor.name
+                raise ScheduleError(f"the updates of {name} start from what was there", hint=hint)
+
+
 class UpdateStage(FuncStage):
     """The steps of one update's loops."""
 
@@ -343,17 +360,3 @@ class UpdateStage(FuncStage):
 
     def _must_be_new(self) -> None:
         raise ScheduleError("an update is computed where its Func is", hint="place the Func itself")
-
-    def stripe(self, loop: Loop) -> None:
-        """Errors: an update folds into what was there before, in the order of its RDom."""
-        with self._step("stripe()", False):
-            raise ScheduleError(
-                "an update has the order of its RDom", hint="te.sum over te.reduce_axis, striped"
-            )
-
-    def tensorize(self, loop: Loop, intrinsic: Any) -> None:
-        """Errors: an instruction's reset would undo what the update starts from."""
-        with self._step("tensorize()", False):
-            raise ScheduleError(
-                "an update starts from what was there before", hint="te.dot over te.reduce_axis"
-            )
