@@ -7,7 +7,7 @@ schedule, runtime and compile.kernels.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.runtime.arena import aligned_empty
 from tinyflow.runtime.launch_list import Launch, LaunchList
 from tinyflow.runtime.thread_pool import default_pool
+from tinyflow.schedule.pipelines import FuncSchedule
 from tinyflow.schedule.regions import clean_guards
 from tinyflow.schedule.stages import StageSchedule
 from tinyflow.schedule.targets import Target, host_target
@@ -76,7 +77,7 @@ def lower(
     Errors: InvalidArgumentError for what is missing in args or cannot run as scheduled.
     """
     parameters: list[Buffer | Expr] = []
-    for arg in args:
+    for arg in (tensor for given in args for tensor in schedule.tensors_of(given)):
         if isinstance(arg, Tensor) and arg in schedule.buffers:
             parameters.append(schedule.buffers[arg])
         elif isinstance(arg, Expr) and arg in schedule.extents:
@@ -170,6 +171,30 @@ def build(
         target = None
     nest = schedule if isinstance(schedule, LoweredNest) else lower(schedule, args, name)
     return TensorFunction(nest, target or host_target())
+
+
+def realize(
+    schedule: FuncSchedule, inputs: Mapping[Tensor, Any] | None = None, target: Any = None
+) -> Any:
+    """The Funcs of a pipeline as new arrays: one, or a tuple where there are several values.
+
+    inputs: an array for each tensor that they read. Errors: as ``build`` and its function.
+    """
+    given = dict(inputs or {})
+    missing = [t.name for t in schedule.inputs if t not in given]
+    if missing or len(given) != len(schedule.inputs):
+        wanted = ", ".join(t.name for t in schedule.inputs) or "nothing"
+        raise InvalidArgumentError(
+            f"realize: expected arrays for {wanted}, "
+            f"got {', '.join(t.name for t in given) or 'none'}", source=user_frame(),
+        )  # fmt: skip
+    results = [
+        aligned_empty(tuple(_value(d, {}) for d in t.shape), t.dtype.numpy)
+        for t in schedule.outputs
+    ]
+    function = build(schedule, [*schedule.inputs, *schedule.outputs], target)
+    function(*(given[t] for t in schedule.inputs), *results)
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 class TensorFunction:

@@ -25,6 +25,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.schedule.regions import (
+    Span,
     Unbounded,
     inside_bounds,
     loads_of,
@@ -60,6 +61,8 @@ def attach(schedule: StageSchedule, stage: Computed, at: str) -> None:
         spans = needed_region(loop.body, whole)
     except Unbounded as error:
         raise ScheduleError(f"the part of {whole.name} that {at} reads: {error}") from None
+    for d in schedule.whole_dims(stage):
+        spans[d] = Span(s.index(0), int(whole.shape[d]))  # type: ignore[arg-type]
     size_bytes = whole.dtype.size_bytes
     for span in spans:
         size_bytes *= span.size
@@ -74,8 +77,7 @@ def attach(schedule: StageSchedule, stage: Computed, at: str) -> None:
         schedule.replace(stmt, ())
     stage.buffer = part
     stage.loops.clear()
-    nest = schedule.fresh_nest(stage, [(x.low, x.size) for x in spans])
-    nest = _guarded_part(nest, [x.low for x in spans], whole.shape, around)
+    nest = schedule.fresh_nest(stage, [(x.low, x.size) for x in spans], around)
 
     def local(expr: Expr) -> Expr | None:
         if expr.op != "load" or expr.attr is not whole:
@@ -90,7 +92,7 @@ def attach(schedule: StageSchedule, stage: Computed, at: str) -> None:
     schedule.note(f"compute_at({whole.name}, {at})")
 
 
-def _guarded_part(
+def guarded_part(
     nest: Body, lows: Sequence[Expr], shape: Sequence[Extent], around: Sequence[For]
 ) -> Body:
     """A part may reach over the edge of the tensor: what is outside is not computed."""
@@ -109,10 +111,7 @@ def _guarded_part(
 
 def redefine(stage: Computed, change: Callable[[Expr], Expr | None]) -> None:
     """The tensor's element expression with its reads changed; nests made later follow it."""
-    old = stage.tensor
-    assert old.body is not None
-    body = scalar_visit.transform(old.body, change)
-    stage.tensor = Tensor(old.name, old.shape, old.dtype, old.axes, body, old.names)
+    stage.tensor = stage.tensor.changed(change)
 
 
 def inline(schedule: StageSchedule, stage: Computed) -> None:
@@ -188,6 +187,8 @@ def cache_write(schedule: StageSchedule, stage: Computed, scope: str) -> Tensor:
     """``StageSchedule.cache_write`` on loops."""
     if stage.touched:
         raise ScheduleError(f"{stage.origin.name} has other steps already; this one comes first")
+    if schedule.is_updated(stage):
+        raise ScheduleError(f"{stage.origin.name} has updates, which a copy would not see")
     old = stage.tensor
     copy = Tensor(f"{old.name}.{scope}", old.shape, old.dtype, old.axes, old.body, old.names)
     inner = schedule.new_stage(copy)

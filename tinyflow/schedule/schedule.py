@@ -252,7 +252,7 @@ class Schedule:
         outer, inner = self.loop(outer_name), self.loop(inner_name)
         if outer.body != (inner,):
             raise ScheduleError(f"reorder({outer_name}, {inner_name}): not nested alone")
-        refused = _why_not_swapped(outer, inner)
+        refused = self.why_not_swapped(outer, inner)
         if outer.kind == PARALLEL:
             refused = f"{outer_name} is parallel and must stay outermost"
         if refused is not None:
@@ -324,6 +324,10 @@ class Schedule:
                 f"that {inner_name} needs"
             )
         self.distribute(outer_name)
+
+    def why_not_swapped(self, outer: For, inner: For) -> str | None:
+        """The dependence that swapping two loops would break, if there is one."""
+        return _why_not_swapped(outer, inner)
 
     def distribute(self, name: str) -> str:
         """for i: A(i); B(i)  ->  for i.init: A(i.init);  for i: B(i).  B is the last statement.

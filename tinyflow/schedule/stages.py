@@ -13,7 +13,7 @@ the order that the graph compiler uses (te/canonical.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,13 +67,16 @@ class Computed:
 class StageSchedule(Schedule):
     """The loop nests of some outputs and of everything they are computed from."""
 
-    def __init__(self, outputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, outputs: Sequence[Tensor], tensors: Sequence[Tensor] | None = None
+    ) -> None:
+        """tensors: everything the outputs need, inputs first, where the caller knows."""
         super().__init__(())
         self.outputs = tuple(outputs)
         self.history: list[tuple[str, Body]] = []
         self.buffers: dict[Tensor, Buffer] = {}
         self.stages: dict[Tensor, Computed] = {}
-        tensors = _in_order(self.outputs)
+        tensors = _in_order(self.outputs) if tensors is None else tensors
         shapes = [d for t in tensors for d in t.shape if isinstance(d, Expr)]
         folded = [e for t in tensors for a in t.op.reduce_axis if isinstance(e := a.extent, Expr)]
         #: variables that are known when the kernel starts
@@ -146,12 +149,23 @@ class StageSchedule(Schedule):
 
     # ---- nests of tensors ----------------------------------------------------------------------
     def fresh_nest(
-        self, stage: Computed, spans: Sequence[tuple[Expr, Extent]] | None = None
+        self,
+        stage: Computed,
+        spans: Sequence[tuple[Expr, Extent]] | None = None,
+        around: Sequence[For] = (),
     ) -> Body:
-        """The loops that compute the stage's tensor, or only the part ``low .. low + size``."""
+        """The loops that compute the stage's tensor, or only the part ``low .. low + size``.
+
+        around: the loops in which a part is computed; it may reach over the tensor's edge there.
+        """
         tensor = stage.tensor
         if spans is None:
-            spans = [(s.index(0), extent) for extent in tensor.shape]
+            return self._nest(stage, [(s.index(0), extent) for extent in tensor.shape])
+        nest = self._nest(stage, spans)
+        return placement.guarded_part(nest, [low for low, _ in spans], tensor.shape, around)
+
+    def _nest(self, stage: Computed, spans: Sequence[tuple[Expr, Extent]]) -> Body:
+        tensor = stage.tensor
         names = [axis.name for axis in tensor.op.axis]
         loops = [
             (self._loop_name(stage, axis, name), size)
@@ -165,11 +179,14 @@ class StageSchedule(Schedule):
         return body
 
     def _loop_name(self, stage: Computed, axis: Expr, name: str) -> str:
-        taken = set(stage.loops.values())
+        stage.loops[axis] = found = self.unused(stage, name, set(stage.loops.values()))
+        return found
+
+    def unused(self, stage: Computed, name: str, taken: set[str]) -> str:
+        """The name of a new loop of the stage."""
         found = name if self.fresh(name) == name else self.fresh(f"{stage.buffer.name}.{name}")
         while found in taken:
             found += "_"
-        stage.loops[axis] = found
         return found
 
     def _element(self, stage: Computed, at: tuple[Expr, ...], mapping: dict[Expr, Expr]) -> Body:
@@ -206,6 +223,31 @@ class StageSchedule(Schedule):
         return scalar_visit.transform(expr, one)
 
     # ---- facts about nests ---------------------------------------------------------------------
+    def whole_dims(self, stage: Computed) -> Iterable[int]:
+        """Dimensions of which compute_at cannot compute a part."""
+        return ()
+
+    def is_updated(self, stage: Computed) -> bool:
+        """Whether the tensor is more than its element expression says."""
+        return False
+
+    def tensors_of(self, argument: Any) -> tuple[Any, ...]:
+        """What an argument of ``lower`` stands for."""
+        return (argument,)
+
+    def why_not_independent(self, loop: For) -> str | None:
+        """Why the iterations of a loop may not run at the same time, if so."""
+        local = set(visit.allocated(loop.body))
+        for store in visit.collect(loop.body, Store):
+            if store.buffer in local:
+                continue
+            if loop.var not in scalar_visit.free_vars(*store.indices):
+                return (
+                    f"every iteration of {loop.var.attr} writes {store.buffer}"
+                    f"[{', '.join(map(repr, store.indices))}]"
+                )
+        return None
+
     def enclosing(self, target: For) -> list[For]:
         """The loops around ``target``, outermost first, and itself."""
         return [x for x in visit.collect(self.body, For)
@@ -301,6 +343,11 @@ class Stage:
     def __repr__(self) -> str:
         return f"stage({self.stage.tensor.name}: {', '.join(self.loops)})"
 
+    @property
+    def _names(self) -> dict[Expr, str]:
+        """axis -> its loop"""
+        return self.stage.loops
+
     def _step(self, text: str, changes: bool = True) -> _Step:
         return _Step(self, text, changes)
 
@@ -308,7 +355,7 @@ class Stage:
         """Its name. Errors: ScheduleError when it is no loop of this tensor."""
         if isinstance(loop, Axis):
             loop = loop.var
-        name = self.stage.loops.get(loop) if isinstance(loop, Expr) else str(loop)
+        name = self._names.get(_variable(loop)) if isinstance(loop, Expr) else str(loop)
         own = self.loops
         if name is None or name not in own:
             shown = loop.attr if isinstance(loop, Expr) and name is None else name
@@ -424,16 +471,12 @@ class Stage:
             self.schedule.parallel(name)
 
     def _must_be_independent(self, loop: For) -> None:
-        local = set(visit.allocated(loop.body))
-        for store in visit.collect(loop.body, Store):
-            if store.buffer in local:
-                continue
-            if loop.var not in scalar_visit.free_vars(*store.indices):
-                raise ScheduleError(
-                    f"every iteration of {loop.var.attr} writes {store.buffer}"
-                    f"[{', '.join(map(repr, store.indices))}]",
-                    hint="a loop over a reduce axis folds its iterations into one element",
-                )
+        refused = self.schedule.why_not_independent(loop)
+        if refused is not None:
+            raise ScheduleError(
+                refused, hint="a loop can whose iterations have elements of their own; one over a "
+                "reduce axis folds them into one",
+            )
 
     def stripe(self, loop: Loop) -> None:
         """Gives a sum the order of te/canonical.py: 16 partial sums, folded by a tree."""
@@ -466,6 +509,13 @@ class Stage:
             placement.attach(self.schedule, self.stage, consumer._loop(loop))
             consumer.stage.touched = True
 
+    def compute_root(self) -> None:
+        """The whole tensor before its readers: where it is anyway. Errors: it was moved already."""
+        with self._step("compute_root()", False):
+            if not self.schedule.top(self.schedule.buffers[self.stage.origin]):
+                raise ScheduleError(f"{self.stage.tensor.name} is computed elsewhere already")
+            self.schedule.note("compute_root()")
+
     def compute_inline(self) -> None:
         """Recomputes the element wherever it is read; the tensor is never stored."""
         with self._step("compute_inline()"):
@@ -492,7 +542,13 @@ def _folded(loop: For) -> Iterator[Store]:
             yield store
 
 
+def _variable(loop: Expr) -> Expr:
+    """What a coordinate such as ``r.x + 1`` moves with."""
+    free = scalar_visit.free_vars(loop)
+    return free[0] if len(free) == 1 else loop
+
+
 def _shown(loop: Loop) -> str:
     if isinstance(loop, Axis):
         return loop.name
-    return str(loop.attr) if isinstance(loop, Expr) else str(loop)
+    return str(_variable(loop).attr) if isinstance(loop, Expr) else str(loop)

@@ -1,7 +1,8 @@
 """Tensor expressions: ``te.compute((m, n), lambda i, j: te.dot(a[i, k], b[k, j], axis=k))``.
 
-Main types: ``Tensor``, ``ReduceAxis``. Imports core and ir.scalar. Names of the floors above that
-belong to this public face (``create_schedule``, ``lower``, ``build`` ...) are looked up when used.
+Main types: ``Tensor``, ``ReduceAxis``, and Halide's ``Func``, ``RDom``. Imports core and
+ir.scalar. Names of the floors above that belong to this public face (``create_schedule``,
+``pipeline``, ``lower``, ``build`` ...) are looked up when used.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tinyflow.ir.scalar.nodes import (
     minimum,
     select,
 )
+from tinyflow.te.func import Func, RDom, Var, clamp, constant_exterior, repeat_edge
 from tinyflow.te.tensor import (
     ReduceAxis,
     Tensor,
@@ -97,9 +99,11 @@ def thread_axis(tag: str) -> str:
 #: public name -> where it lives; nothing in this package uses them
 _ABOVE = {
     "create_schedule": "tinyflow.schedule.stages",
+    "pipeline": "tinyflow.schedule.pipelines",
     "decl_tensor_intrin": "tinyflow.schedule.tensorize",
     "lower": "tinyflow.compile.nests",
     "build": "tinyflow.compile.nests",
+    "realize": "tinyflow.compile.nests",
 }
 
 

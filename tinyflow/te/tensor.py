@@ -61,6 +61,11 @@ class Tensor:
 
     __call__ = lambda self, *indices: self[indices]  # noqa: E731 - TVM's spelling of A(i, j)
 
+    def changed(self, change: Callable[[Expr], Expr | None]) -> Tensor:
+        """The same tensor with ``change`` applied to its expressions, bottom up."""
+        body = None if self.body is None else scalar_visit.transform(self.body, change)
+        return Tensor(self.name, self.shape, self.dtype, self.axes, body, self.names)
+
     @property
     def reduction(self) -> scalar.Reduction | None:
         """How the body folds its reduce axes; None for a map."""

@@ -21,8 +21,10 @@ from tinyflow.tools.layout import WIDTH, heading, plural, shortened, table
 from tinyflow.tools.recording import Recording
 from tinyflow.tools.script import ScriptFailed, run_script
 from tinyflow.tune import Finding, Workload, tune, workloads_of
+from tinyflow.tune.cost_model import CostModel
 from tinyflow.tune.search import replayed
 from tinyflow.tune.space import shown
+from tinyflow.tune.strategies import STRATEGIES
 from tinyflow.tune.workload import heaviest
 
 #: Kernels below this share of the steps' time are left alone.
@@ -82,19 +84,25 @@ class ProgressBar:
 
 
 def search(
-    workloads: Sequence[Workload], seconds: float, log: Path | None, bar: ProgressBar
+    workloads: Sequence[Workload],
+    seconds: float,
+    log: Path | None,
+    bar: ProgressBar,
+    strategy: str = "model",
 ) -> list[Finding]:
     """Findings for the heaviest workloads within the time; known ones come from the log."""
     total = sum(w.seconds for w in workloads) or 1.0
     known = [(w, replayed(w)) for w in workloads if w.seconds / total >= LEAST_SHARE]
     findings = [finding for _, finding in known if finding is not None]
     waiting = [w for w, finding in known if finding is None]
+    models = {kind: CostModel() for kind in {w.kind for w in waiting}}
     waiting = waiting[: max(1, int(seconds // LEAST_SECONDS))]
     for number, workload in enumerate(waiting):
         weight = workload.seconds / (sum(w.seconds for w in waiting[number:]) or 1.0)
         own = max(LEAST_SECONDS, seconds * weight)
         bar.label = f"{number + 1}/{len(waiting)} {workload.name}"
-        findings.append(tune(workload, own, log, bar.show))
+        model = models[workload.kind]
+        findings.append(tune(workload, own, log, bar.show, strategy=strategy, model=model))
         seconds = max(0.0, seconds - own)
     bar.end()
     return sorted(findings, key=lambda f: -f.workload.seconds)
@@ -124,7 +132,11 @@ def report(findings: Sequence[Finding], workloads: Sequence[Workload]) -> list[s
 
 
 def tune_script(
-    path: str, arguments: Sequence[str], seconds: float, log: Path | None
+    path: str,
+    arguments: Sequence[str],
+    seconds: float,
+    log: Path | None,
+    strategy: str = "model",
 ) -> list[str]:
     """Runs the script, searches, and returns the table. Errors: ScriptFailed."""
     with Recording() as recording:
@@ -132,7 +144,7 @@ def tune_script(
         workloads = recorded_workloads(recording)
     if not workloads:
         return ["The script ran no step with kernels that can be tuned."]
-    findings = search(workloads, seconds, log, ProgressBar(sys.stderr))
+    findings = search(workloads, seconds, log, ProgressBar(sys.stderr), strategy)
     return [*report(findings, workloads), f"  log: {log if log is not None else 'not kept'}"]
 
 
@@ -142,6 +154,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, metavar="N",
         help="time for the search (default 60); the script's own run is extra",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strategy", choices=list(STRATEGIES), default="model",
+        help="what is measured next: what a learned cost model expects most of (default), children "
+        "of the best, neighbours of the best, or anything",
     )  # fmt: skip
     parser.add_argument(
         "--log", metavar="FILE", help=f"the log to use instead of ${tuning.TUNING_LOG}"
@@ -155,7 +172,9 @@ def main(options: argparse.Namespace) -> int:
     log = Path(options.log) if options.log else tuning.log_path()
     try:
         with tuning.log_at(log):
-            lines = tune_script(options.script, options.arguments, options.seconds, log)
+            lines = tune_script(
+                options.script, options.arguments, options.seconds, log, options.strategy
+            )
     except ScriptFailed as failure:
         return failure.status
     except OSError as error:

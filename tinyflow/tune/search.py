@@ -1,6 +1,7 @@
-"""Evolutionary search over schedule parameters, measured against the default, within a time box.
+"""Search over schedule parameters, measured against the default, within a time box.
 
-Main types: ``Finding``; main function ``tune``. Imports schedule.tuning and tune.
+Main types: ``Finding``, ``Search``; main function ``tune``. Imports schedule.tuning and tune. What
+to measure next is up to a strategy (strategies.py).
 
 Times on a busy machine drift, so nothing is ever compared with a time taken earlier: a candidate
 runs in turns with the default, and it must be ahead in the median of the ratios and in the best
@@ -22,6 +23,8 @@ from tinyflow.runtime.thread_pool import default_pool
 from tinyflow.schedule import tuning
 from tinyflow.schedule.tuning import Tuning, checked_tuning, settings, target_key
 from tinyflow.tune import space
+from tinyflow.tune.cost_model import CostModel
+from tinyflow.tune.strategies import PARENTS, STRATEGIES
 from tinyflow.tune.workload import Bench, Workload
 
 #: Turns of a first look, of a candidate that may be the best, and of the final duel.
@@ -30,8 +33,8 @@ LOOK, COMPARE, CONFIRM = 2, 5, 25
 HOPELESS = 1.25
 #: Share of the default's time that a winner must stay below in the final duel.
 WINS = 0.98
-#: How many of the best are parents of the next candidates.
-PARENTS = 4
+#: How many of the best are remembered.
+KEPT = 2 * PARENTS
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,15 @@ def tune(
     log: Path | None = None,
     progress: Callable[[float, str], None] = lambda share, text: None,
     seed: int = 0,
+    strategy: str = "model",
+    model: CostModel | None = None,
 ) -> Finding:
     """Searches for at most ``seconds``; appends what it found to the log (also "the default").
 
     progress: called with the share of the time that is used and the best so far.
+    strategy: one of STRATEGIES.   model: what searches of other kernels of this kind taught.
     """
-    search = _Search(workload, random.Random(seed))
+    search = Search(workload, strategy, random.Random(seed), model)
     start = time.perf_counter()
     # The final duel and one compilation are kept in reserve.
     while (spent := time.perf_counter() - start) < seconds * 0.9 and not search.exhausted:
@@ -100,21 +106,29 @@ def tune(
                 "ratio": round(finding.ratio, 4),
                 "default_us": round(finding.default_s * 1e6, 2),
                 "tried": finding.tried,
+                "strategy": strategy,
                 "threads": pool.n_threads if pool is not None else 1,
             },
         )
     return finding
 
 
-class _Search:
-    """The population of one kernel and the candidates still to look at."""
+class Search:
+    """The best candidates of one kernel so far; ``step`` measures another one."""
 
-    def __init__(self, workload: Workload, random_numbers: random.Random) -> None:
-        self.workload, self.random = workload, random_numbers
+    def __init__(
+        self,
+        workload: Workload,
+        strategy: str,
+        random_numbers: random.Random,
+        model: CostModel | None = None,
+    ) -> None:
+        self.workload = workload
+        learning = CostModel() if model is None else model
+        self.strategy = STRATEGIES[strategy](workload, random_numbers, learning)
         self.default = workload.bench(workload.kind())
         self.default.run()
         self.default_times = [self.default.seconds()]
-        self.queue: list[Tuning] = space.seeds(workload.kind, workload.target)
         self.seen: set[Tuning] = {workload.kind()}
         self.texts: set[str] = {self.default.text}
         self.population: list[tuple[float, Tuning, Bench]] = []
@@ -134,7 +148,7 @@ class _Search:
 
     def step(self) -> None:
         """Measures one new candidate."""
-        chosen = self._next()
+        chosen = self.strategy.next([entry[:2] for entry in self.population])
         self.stale += 1
         if chosen in self.seen:
             return
@@ -152,21 +166,10 @@ class _Search:
         ratio = self._duel(bench, LOOK)
         if ratio < HOPELESS:
             ratio = self._duel(bench, COMPARE)
+        self.strategy.told(chosen, ratio)
         self.population.append((ratio, chosen, bench))
         self.population.sort(key=lambda entry: entry[0])
-        del self.population[2 * PARENTS :]
-
-    def _next(self) -> Tuning:
-        if self.queue:
-            return self.queue.pop(0)
-        workload = self.workload
-        parents = [chosen for _, chosen, _ in self.population[:PARENTS]] or [workload.kind()]
-        parent = self.random.choice(parents)
-        if len(parents) > 1 and self.random.random() < 0.3:
-            parent = space.crossed(
-                parent, self.random.choice(parents), workload.target, self.random
-            )
-        return space.mutated(parent, workload.target, self.random)
+        del self.population[KEPT:]
 
     def _duel(self, bench: Bench, turns: int) -> float:
         """Time of the candidate / time of the default: the worse of two ways to say it.

@@ -1,6 +1,6 @@
 """The values that a search may give to the schedule parameters.
 
-Main functions: ``seeds``, ``mutated``. Imports schedule.tuning.
+Main functions: ``seeds``, ``mutated``, ``drawn``, ``neighbours``. Imports schedule.tuning.
 """
 
 from __future__ import annotations
@@ -63,6 +63,34 @@ def mutated(parent: Tuning, target: Target, random_numbers: random.Random) -> Tu
         if child != parent and is_sensible(child, target):
             return child
     return parent
+
+
+def drawn(kind: type[Tuning], target: Target, random_numbers: random.Random) -> Tuning:
+    """Each parameter by itself: half of the time the default, else any value."""
+    for _ in range(20):
+        child = kind(**{
+            name: _half_default(values, random_numbers)
+            for name, values in choices(kind, target).items()
+        })  # fmt: skip
+        if is_sensible(child, target):
+            return child
+    return kind()
+
+
+def _half_default(values: tuple[Any, ...], random_numbers: random.Random) -> Any:
+    if values[0] is None and random_numbers.random() < 0.5:
+        return None
+    return random_numbers.choice(values)
+
+
+def neighbours(parent: Tuning, target: Target) -> list[Tuning]:
+    """The parent with any one parameter changed."""
+    found = [
+        replace(parent, **{name: value})
+        for name, values in choices(type(parent), target).items() for value in values
+        if value != getattr(parent, name)
+    ]  # fmt: skip
+    return [child for child in found if is_sensible(child, target)]
 
 
 def crossed(a: Tuning, b: Tuning, target: Target, random_numbers: random.Random) -> Tuning:

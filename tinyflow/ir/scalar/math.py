@@ -4,7 +4,7 @@ Main names: ``EXPANSIONS`` (name -> function of expressions), ``expand``. Import
 
 Every function is branch-free and built from IEEE basic operations, explicit fma and bit operations,
 so it has the same bits on every target and vectorises. At most 2 ulp for float32 and float64 over
-the whole range, special values and denormals as in C (tests/ir/scalar/test_math.py measures it);
+the whole range, special values and denormals as in C (docs/functions.md: all of float32, measured);
 sin, cos and tan up to |x| = 1e14, beyond which they are bounded but meaningless. float16 and
 bfloat16 are computed in float32. The rarer functions of float32 are computed in float64.
 """

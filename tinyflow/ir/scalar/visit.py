@@ -218,6 +218,14 @@ def simplify_index(expr: Expr, bounds: Mapping[Expr, Bound]) -> Expr:
     return _Simplifier(bounds).run(expr)
 
 
+def interval(expr: Expr, bounds: Mapping[Expr, Bound]) -> tuple[float, float]:
+    """Numbers that an integer expression lies between, both inclusive; infinite where unknown."""
+    simplifier = _Simplifier(bounds)
+    low, high = simplifier.range_of(expr)
+    other_low, other_high = simplifier.range_of_terms(simplifier.sum_of(expr))
+    return max(low, other_low), min(high, other_high)
+
+
 class _Simplifier:
     """One run of simplify_index: sums in normal form and intervals, each computed once."""
 
@@ -404,10 +412,18 @@ class _Simplifier:
                 -_INF if low is None else low,
                 _INF if high is None or isinstance(high, Expr) else high,
             )
+        kind = node.dtype.kind
+        if kind not in ("int", "uint"):
+            return (0, 1) if kind == "bool" else (-_INF, _INF)
         rule = _RANGES.get(node.op)
-        if rule is None or node.dtype.name != "int64":
-            return -_INF, _INF
-        return rule(node, *(self.ranges[a] for a in node.args))
+        known = (-_INF, _INF)
+        if rule is not None:
+            known = rule(node, *(self.ranges[a] for a in node.args))
+        if node.dtype.name == "int64":
+            return known
+        # Other integers may have wrapped around; what they can hold bounds them all the same.
+        low, high = node.dtype.min, node.dtype.max
+        return known if low <= known[0] and known[1] <= high else (low, high)
 
 
 _INF = float("inf")
