@@ -312,8 +312,9 @@ def _over_tiles(
 
 
 def _sums_over_images(q: _Sized) -> bool:
-    """Whether an argument counts images, each of which is a sum worth a visit of every tile."""
-    static = [*q.terms[1:], *q.row_axes, *q.row_loops, *q.shared, (LANE, q.n)]
+    """Whether an argument counts images (of each part of a batch), each of which is a sum worth a
+    visit of every tile."""
+    static = [*q.terms[1:], *q.row_axes, *q.row_loops, (LANE, q.n)]
     return (
         len(q.terms) > 1 and not q.column_loops and isinstance(q.terms[0][1], Expr)
         and all(isinstance(n, int) for _, n in static) and extent_of(q.terms[1:]) >= IMAGE_TERMS
@@ -328,7 +329,7 @@ def _image_by_image(q: _Sized) -> LoweredKernel:
     image, images = q.terms[0]
     terms = [v for v, _ in q.terms]
     bare = p.bare
-    size = p.item.value.type.size
+    size = plain(s.index(p.item.value.type.size))
     total = x.buffer(p.item.value) if bare else Buffer("partial", p.dtype, (size,))
     scratch = [] if bare else [(total, Scratch(p.dtype, size, "partial"))]
 
