@@ -30,7 +30,15 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.direct import FAR, MANY_TASKS, PACKED_USES, STACK_PANEL
+from tinyflow.schedule.contraction.direct import (
+    FAR,
+    MANY_TASKS,
+    PACKED_USES,
+    STACK_PANEL,
+    _Blocks,
+    _turn_panel,
+    _turns,
+)
 from tinyflow.schedule.contraction.problem import (
     Position,
     Problem,
@@ -47,6 +55,7 @@ from tinyflow.schedule.contraction.tile import (
     Tile,
     at_tile,
     cases,
+    hints,
     results,
 )
 from tinyflow.schedule.grain import nest
@@ -234,7 +243,8 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
         b = p.b(terms, column) if packed is None else (
             _packed(q, packed, around, terms, t.offset)
         )  # fmt: skip
-        sweep = t.sweep(
+        sweep = hints(p, t, i, j) if whole and isinstance(q.n, int) else ()
+        sweep += t.sweep(
             q.terms, lambda u: p.a(q.position(i, u, whole), terms, column), b, packed is None
         )
         stores = _results(q, t, i, j * p.width, whole)
@@ -379,17 +389,26 @@ def _packed(
 
 
 def _copied(q: _Sized, packed: Buffer, around: Axes, panel: Expr) -> Body:
-    """A panel of b into its place, zeros beyond the last column."""
+    """A panel of b into its place, zeros beyond the last column; squares of a transposed b are
+    turned in registers."""
     p = q.p
+
+    def element(terms: Sequence[Expr], panel: Expr, column: Expr) -> Expr:
+        return _packed(q, packed, around, terms, column)
+
     terms = [v for v, _ in q.terms]
     column = VECTOR * p.lanes + LANE
-    at = _packed(q, packed, around, terms, column).args
+    at = element(terms, panel, column).args
     store: Body = (Store(packed, at, p.b(terms, panel * p.width + column)),)
     if not isinstance(q.n, int) or q.n % p.width:
         zero = Store(packed, at, s.const(0, p.dtype))
         store = (If(panel * p.width + column < q.n, store, (zero,)),)
     vectors = For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),))
-    return nest(q.terms, (vectors,))
+    plainly = nest(q.terms, (vectors,))
+    whole = _Blocks(s.index(0), 1, q.terms, [n for _, n in p.terms], terms)
+    if isinstance(q.n, int) and _turns(p, whole):
+        return _turn_panel(p, packed, whole, panel, element, plainly)
+    return plainly
 
 
 def _pack(
