@@ -9,10 +9,11 @@ from tinyflow.compile import compile_function
 from tinyflow.core import options
 from tinyflow.core.dtype import float32
 from tinyflow.core.error import Unsupported
-from tinyflow.core.shape import Dim
+from tinyflow.core.shape import Dim, substituted
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, TensorType
 from tinyflow.ir.graph.visit import result_values
+from tinyflow.ops.conv_products import batch_parts
 from tinyflow.ops.convolution import Conv, ConvFilterGrad, ConvInputGrad
 from tinyflow.ops.pooling import AvgPool, MaxPool, PoolArgmax
 from tinyflow.passes.decompose import decompose
@@ -54,13 +55,24 @@ def test_input_gradient_with_stride_is_a_product_per_residue():
     assert found.count("ConvProduct") == 1  # the other residues see no tap
 
 
-@pytest.mark.parametrize(("images", "count"), [(32, 8), (7, 7), (9, 3), (11, 1), (1, 1)])
-def test_filter_gradient_is_summed_in_parts_of_the_batch(images, count):
+@pytest.mark.parametrize(("images", "expected"), [
+    (32, [(8, 4)]), (7, [(7, 1)]), (9, [(1, 2), (7, 1)]), (22, [(6, 3), (2, 2)]), (1, [(1, 1)]),
+])  # fmt: skip
+def test_filter_gradient_is_summed_in_parts_of_the_batch(images, expected):
     op = ConvFilterGrad((1, 1), "SAME")
     fn = decompose(function_of(op, (images, 5, 5, 2), (images, 5, 5, 3), (3, 3, 2, 3)))
-    product = next(n.op for n in fn.nodes if n.op.type_name == "FilterProduct")
-    assert product.parts == count
-    assert ("Sum" in [n.op.type_name for n in fn.nodes]) == (count > 1)
+    products = [n.op for n in fn.nodes if n.op.type_name == "FilterProduct"]
+    assert [(p.parts, p.images[1]) for p in products] == expected
+    assert sum(p.parts * p.images[1] for p in products) == images
+    sums = [n.op.type_name for n in fn.nodes].count("Sum")
+    assert sums == sum(p.parts > 1 for p in products)
+
+
+def test_unknown_batches_are_summed_in_the_parts_of_known_ones():
+    unknown = batch_parts(Dim.symbol("N"))
+    for n in range(70):
+        here = [p for p in substituted(tuple(unknown), {"N": n}) if p[0] and p[1][1]]
+        assert here == (batch_parts(n) if n else [])
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -1,7 +1,7 @@
 """Loops and branches of a step: their bodies are planned as steps of their own, then laid out flat.
 
-Main types: ``LoopAction``, ``BranchAction``; main functions: ``plan_control``, ``lay_out``.
-May import core, ir, ops and passes; compile.program passes its planner in.
+Main types: ``LoopAction``, ``BranchAction``; main functions: ``steps_of``,
+``plan_control``, ``lay_out``. May import core, ir, ops and passes; the callers plan the steps.
 
 The body of a loop is a step whose variables are the carried values: the memory plan updates them in
 place and copies only what it must. The condition is computed at the end of the body (once more
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflow.compile.gangs import Gang
+from tinyflow.core.shape import Dim
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import If, While
@@ -79,41 +80,51 @@ class Jump:
 # ---- planning -----------------------------------------------------------------------------------
 
 
-def plan_control(
-    node: Node, make_plan: Callable[[Function], Any], views: dict[Value, Value]
-) -> tuple[LoopAction | BranchAction, Use]:
-    """The action of an ``If`` or ``While``, and what it does to memory."""
-    if isinstance(node.op, If):
-        return _plan_branch(node, node.op, make_plan)
-    assert isinstance(node.op, While)
-    return _plan_loop(node, node.op, make_plan, views)
-
-
-def _plan_loop(
-    node: Node, op: While, make_plan: Callable[[Function], Any], views: dict[Value, Value]
-) -> tuple[LoopAction, Use]:
+def steps_of(node: Node) -> tuple[Function, ...]:
+    """The steps of their own that an ``If`` or ``While`` is made of: the two branches, or the body
+    and, where the loop may not run at all, the first condition."""
+    op = node.op
+    if isinstance(op, If):
+        return tuple([_with_feeds(branch, 0) for branch in op.functions])
+    assert isinstance(op, While)
     n = op.n_carried
-    flag = Between(8)
-    trips = trip_count(op, node.inputs)
-    start = None
-    if trips is None or not trips.exact or trips.bound < 1:
-        fn = _with_feeds(op.cond, 0)
-        start = SubPlan(
-            make_plan(fn), dict(zip(fn.inputs, node.inputs, strict=True)), [flag]
-        )
     whole = body_with_condition(op)
     fn = _with_feeds(whole, n)
-    step = Function(
+    body = Function(
         whole.name, fn.inputs, [fn.outputs[n], *fn.outputs[:n]],
         {CarriedSlot(k): 1 + k for k in range(n)},
     )  # fmt: skip
-    feeds = dict(zip(step.inputs, node.inputs, strict=True))
-    body = SubPlan(make_plan(step), feeds, [flag])
-    plans = [body.plan] if start is None else [start.plan, body.plan]
-    arena = Between(max(64, *[p.memory.arena_bytes for p in plans], 0))
+    trips = trip_count(op, node.inputs)
+    if trips is not None and trips.exact and not isinstance(trips.bound, Dim) and trips.bound > 0:
+        return (body,)
+    return body, _with_feeds(op.cond, 0)
+
+
+def plan_control(
+    node: Node, plans: Sequence[Any], views: dict[Value, Value]
+) -> tuple[LoopAction | BranchAction, Use]:
+    """The action of an ``If`` or ``While``, and what it does to memory.
+
+    plans: of its ``steps_of``.
+    """
+    if isinstance(node.op, If):
+        return _plan_branch(node, plans)
+    return _plan_loop(node, plans, views)
+
+
+def _plan_loop(
+    node: Node, plans: Sequence[Any], views: dict[Value, Value]
+) -> tuple[LoopAction, Use]:
+    op: While = node.op  # type: ignore[assignment]
+    flag = Between(8)
+    parts = [
+        SubPlan(plan, dict(zip(plan.fn.inputs, node.inputs, strict=True)), [flag]) for plan in plans
+    ]
+    body, start = parts[0], parts[1] if len(parts) > 1 else None
+    arena = Between(max(64, *[p.memory.arena_bytes for p in plans]))
     pairs_of_values = zip(node.inputs, node.outputs, strict=False)
     views.update({a: b for b, a in pairs_of_values if is_new_and_open(b)})
-    pairs = _own_inputs(node, n, views)
+    pairs = _own_inputs(node, op.n_carried, views)
     use = Use(node.inputs, (*node.outputs, flag, arena), pairs)
     return LoopAction(node, start, body, flag, arena), use
 
@@ -149,13 +160,10 @@ def _with_feeds(fn: Function, n: int) -> Function:
     return Function(fn.name, [fresh[v] for v in fn.inputs], inside.outputs)
 
 
-def _plan_branch(
-    node: Node, op: If, make_plan: Callable[[Function], Any]
-) -> tuple[BranchAction, Use]:
+def _plan_branch(node: Node, plans: Sequence[Any]) -> tuple[BranchAction, Use]:
     parts, copies = [], []
-    for branch in op.functions:
-        fn = _with_feeds(branch, 0)
-        plan = make_plan(fn)
+    for plan in plans:
+        fn = plan.fn
         fetches: list[Any] = [None] * len(plan.results)
         twins: list[Any] = []
         for own, value in zip(node.outputs, fn.outputs, strict=True):

@@ -26,6 +26,7 @@ from tinyflow.compile.loops import (
     lay_out,
     plan_control,
     reserved_of,
+    steps_of,
 )
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
@@ -44,7 +45,7 @@ from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
 from tinyflow.runtime.arena import Arena, Shelf
 from tinyflow.runtime.array_address import address_of
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
-from tinyflow.runtime.reserved import reserve
+from tinyflow.runtime.reserved import Reserved, reserve
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
 from tinyflow.schedule.lowering import LoweredKernel, rebound, value_at
@@ -131,9 +132,9 @@ def make_plan(
             actions.append(HostCall(node))
             uses.append(Use(node.inputs, node.outputs))
         elif group.kind == "control":
-            control, use = plan_control(
-                group.items[0].value.node, lambda f: make_plan(f, fuse, target, gangs=False), views
-            )
+            node = group.items[0].value.node
+            inner = [make_plan(f, fuse, target, gangs=False) for f in steps_of(node)]
+            control, use = plan_control(node, inner, views)
             actions.append(control)
             uses.append(use)
             reserved.update(reserved_of(control))
@@ -294,16 +295,20 @@ def copy_kernel() -> Kernel:
 class Program:
     """A plan with memory: call ``run(feeds)``.
 
-    store: the session's variables (None when the function has none).   arena: memory that programs
-    which never run at once may share.
+    store: the session's variables (None when the function has none).   arena, reserved: memory that
+    programs which never run at once may share; the latter by the value that it is for.
     native_calls: foreign calls made so far; ``profile`` and ``record`` give times per kernel.
     """
 
-    def __init__(self, plan: Plan, store: Any = None, arena: Arena | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: Any = None, arena: Arena | None = None,
+        reserved: dict[Any, Reserved] | None = None,
+    ) -> None:  # fmt: skip
         self.plan = plan
         self.store = store
         needed = max(plan.memory.arena_bytes, 64)
         self.arena = Arena(needed) if arena is None or arena.size_bytes < needed else arena
+        self._reserved = {} if reserved is None else reserved
         self._slot_of: dict[Any, int] = {}
         self._slots: list[Any] = [None]  # slot 0 is the status record
         self._keep: list[Any] = []
@@ -426,9 +431,7 @@ class Program:
             elif place.kind == "counter":
                 self._set(slot, self.store.counter(place.key).ctypes.data)
             elif place.kind == "reserved":
-                memory = reserve(place.key.type.size_bytes)
-                self._keep.append(memory)
-                self._set(slot, memory.address)
+                self._set(slot, self._reserve(place.key).address)
         values = {v: n for n, v in enumerate(self.feed_values)}
         self._feed_slots = [
             (values[v], self._slot_of[p])
@@ -442,6 +445,14 @@ class Program:
             (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
         ]
         self._tables = [x.table for x in self.launch_lists]
+
+    def _reserve(self, value: Value) -> Reserved:
+        needed = self.plan.bytes_of(value)
+        memory = self._reserved.get(value)
+        if memory is None or memory.size_bytes < needed:
+            memory = self._reserved[value] = reserve(needed)
+        self._keep.append(memory)
+        return memory
 
     def _set(self, slot: int, address: int) -> None:
         for lst in self.launch_lists:

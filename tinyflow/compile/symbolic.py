@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized, observers
-from tinyflow.compile.loops import constants_of, plan_control, reserved_of
+from tinyflow.compile.loops import constants_of, plan_control, reserved_of, steps_of
 from tinyflow.compile.program import (
     CopyKernel,
     HostCall,
@@ -42,6 +42,7 @@ from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.plan_memory import Place, Use, plan_memory
 from tinyflow.passes.specialize import fits, specialize
 from tinyflow.runtime.arena import Arena
+from tinyflow.runtime.reserved import Reserved
 from tinyflow.runtime.variables import VariableStore
 from tinyflow.schedule.targets import Target, host_target
 
@@ -128,7 +129,7 @@ class SymbolicStep:
         estimates = {name: max(size, LEAST_ESTIMATE) for name, size in sizes.items()}
         self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
         try:
-            with strictly():
+            with strictly(sizes) as self.conditions:
                 self.specialized = specialize(
                     written, pattern.types, state_types, pattern.symbols
                 )
@@ -157,7 +158,8 @@ class SymbolicStep:
         return plan
 
     def _planned(self, sizes: Mapping[str, int]) -> Plan:
-        reason = fits(self.specialized, sizes)
+        unmet = [c for c in self.conditions if not c.is_met(sizes)]
+        reason = f"it was made for {unmet[0]}" if unmet else fits(self.specialized, sizes)
         if reason is not None:
             raise Unsupported(f"these sizes differ from others in more than numbers: {reason}")
         try:
@@ -172,16 +174,21 @@ class SymbolicStep:
 
 
 class _Body:
-    """A function's kernels for all sizes. estimates: a likely one per symbol."""
+    """A function's kernels for all sizes. estimates: a likely one per symbol.
+
+    parts: per group its kernels, or the bodies of its ``steps_of`` if it is a loop or branch.
+    """
 
     def __init__(self, fn: Function, target: Target, estimates: Mapping[str, int]) -> None:
         self.fn, self.target, self.estimates = order_arrays(fn), target, estimates
         self.grouping = fuse_groups(self.fn)
         self.parts = [(group, self._lowered(group)) for group in self.grouping.groups]
 
-    def _lowered(self, group: Group) -> list[Alternatives]:
-        op = group.items[0].value.node.op
-        if group.kind in ("view", "host", "control") or isinstance(op, NewArray):
+    def _lowered(self, group: Group) -> list[Any]:
+        node = group.items[0].value.node
+        if group.kind == "control":
+            return [_Body(step, self.target, self.estimates) for step in steps_of(node)]
+        if group.kind in ("view", "host") or isinstance(node.op, NewArray):
             return []
         from tinyflow.schedule.symbolic import lower_symbolic
 
@@ -210,7 +217,7 @@ class _Body:
         return Plan(fn, self.grouping, self.target, actions, memory, fetched, constants, sizes)
 
     def _add(
-        self, draft: _Draft, group: Group, parts: list[Alternatives], sizes: Mapping[str, int]
+        self, draft: _Draft, group: Group, parts: list[Any], sizes: Mapping[str, int]
     ) -> None:
         item = group.items[0]
         node = item.value.node
@@ -219,10 +226,7 @@ class _Body:
         elif group.kind == "host":
             draft.add(HostCall(node), Use(node.inputs, node.outputs))
         elif group.kind == "control":
-            # Native code is found by the text of a kernel, which is that of the first size.
-            action, use = plan_control(
-                node, lambda f: _Body(f, self.target, self.estimates).plan(sizes), draft.views
-            )
+            action, use = plan_control(node, [part.plan(sizes) for part in parts], draft.views)
             draft.add(action, use)
             draft.reserved.update(reserved_of(action))
             draft.constants.update(constants_of(action))
@@ -279,6 +283,7 @@ class BoundSymbolicStep:
     def __init__(self, step: SymbolicStep, store: VariableStore) -> None:
         self.step, self.store = step, store
         self._arena: Arena | None = None
+        self._reserved: dict[Value, Reserved] = {}
         self._programs: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self._ready = False
 
@@ -305,7 +310,7 @@ class BoundSymbolicStep:
         if self._arena is None or self._arena.size_bytes < needed:
             # Growing by half bounds the number of arenas; untouched pages take no memory.
             self._arena = Arena(max(64, needed + needed // 2))
-        program = self._programs[key] = Program(plan, self.store, self._arena)
+        program = self._programs[key] = Program(plan, self.store, self._arena, self._reserved)
         if len(self._programs) > KEPT_SIZES:
             self._programs.popitem(last=False)
         number = {feed: n for n, feed in enumerate(self.step.feeds)}

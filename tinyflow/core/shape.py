@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyflow.core.error import AxisError, ShapeError
 
@@ -112,6 +112,15 @@ def _stands_for_itself(other: Any) -> bool:
 _quotients: dict[str, tuple[Any, Any]] = {}
 
 
+#: opaque results of ``broadcast_dim`` by name: the two extents
+_broadcasts: dict[str, tuple[Any, Any]] = {}
+
+
+def broadcast_parts(symbol: str) -> tuple[Any, Any] | None:
+    """The two extents that broadcast to the one that a symbol stands for."""
+    return _broadcasts.get(symbol)
+
+
 def quotient_parts(symbol: str) -> tuple[Any, Any] | None:
     """(dividend, divisor) of a symbol that stands for ``dividend // divisor``."""
     return _quotients.get(symbol)
@@ -160,30 +169,86 @@ def substituted(attribute: Any, sizes: Mapping[str, int]) -> Any:
     return attribute
 
 
+class Condition(NamedTuple):
+    """That ``dim`` is at most ``limit`` (or is not): a decision that a step for all sizes took."""
+
+    dim: Dim
+    limit: int
+    holds: bool
+
+    def is_met(self, sizes: Mapping[str, int]) -> bool:
+        extent = evaluate(self.dim, sizes)
+        return extent is not None and (extent <= self.limit) is self.holds
+
+    def __str__(self) -> str:
+        return f"{self.dim} {'<=' if self.holds else '>'} {self.limit}"
+
+
 class _Strict(threading.local):
     on = False
+    sizes: Mapping[str, int] = {}
+    conditions: list[Condition] = []
 
 
 _strict = _Strict()
 
 
 @contextlib.contextmanager
-def strictly() -> Iterator[None]:
+def strictly(sizes: Mapping[str, int] | None = None) -> Iterator[list[Condition]]:
     """Inside, no extent is taken to be another one: what only some run could tell is an error.
 
     Outside, an unknown extent that meets a known one is presumed to agree with it, which a run
-    checks; a step that serves all sizes is built inside.
+    checks; a step that serves all sizes is built inside. sizes: some of a run; what is decided by
+    them (``at_most``) is noted in the list, for all other sizes to be held against.
     """
-    before, _strict.on = _strict.on, True
+    before = _strict.on, _strict.sizes, _strict.conditions
+    _strict.on, _strict.sizes, _strict.conditions = True, sizes or {}, []
     try:
-        yield
+        yield _strict.conditions
     finally:
-        _strict.on = before
+        _strict.on, _strict.sizes, _strict.conditions = before
 
 
 def _refuse(a: Any, b: Any) -> None:
     if _strict.on and (isinstance(a, Dim) or isinstance(b, Dim)):
         raise ShapeError(f"only a run can tell whether {a} and {b} agree")
+
+
+def at_most(a: Dimension, b: Dimension) -> bool:
+    """Whether a <= b, for extents of at least 0.
+
+    Where only a run can tell: what is true of the sizes that a step for all sizes is made with,
+    which becomes a condition of it. Errors: ShapeError where there are no such sizes.
+    """
+    beyond = a - b
+    if not isinstance(beyond, Dim):
+        return beyond <= 0
+    if _never_negative(-beyond):
+        return True
+    if _never_negative(beyond - 1):
+        return False
+    (limit, *_), rest = [-c for m, c in beyond.terms if not m] or [0], dict(beyond.terms)
+    rest.pop((), None)
+    dim = Dim(rest)
+    extent = evaluate(dim, _strict.sizes)
+    if extent is None:
+        raise ShapeError(f"only a run can tell whether {a} is at most {b}")
+    _strict.conditions.append(Condition(dim, limit, extent <= limit))
+    return extent <= limit
+
+
+def are_equal(a: Dimension, b: Dimension) -> bool:
+    """Whether a == b; decided as ``at_most`` decides."""
+    return a == b or (at_most(a, b) and at_most(b, a))
+
+
+def _never_negative(dim: Dimension) -> bool:
+    """Whether this is at least 0 because all symbols are."""
+    return all(c >= 0 and all(map(_is_count, monomial)) for monomial, c in _terms(dim))
+
+
+def _is_count(symbol: str) -> bool:
+    return all(map(_never_negative, _quotients.get(symbol, ())))
 
 
 Dimension = int | Dim
@@ -289,7 +354,9 @@ def broadcast_dim(a: Dimension, b: Dimension) -> Dimension | None:
         return a
     if isinstance(b, int):
         return b
-    return opaque(f"max({a},{b})")
+    joined = opaque(f"max({a},{b})")
+    _broadcasts[str(joined)] = a, b
+    return joined
 
 
 def broadcast_shapes(a: Shape, b: Shape) -> Shape:

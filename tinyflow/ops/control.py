@@ -19,7 +19,7 @@ import numpy as np
 
 from tinyflow.core.dtype import bool_, uint64
 from tinyflow.core.error import DTypeError, InternalError, InvalidArgumentError, ShapeError
-from tinyflow.core.shape import merge_shapes
+from tinyflow.core.shape import Dimension, merge_shapes
 from tinyflow.ir.graph import interp
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, Op, TensorType, Value
@@ -325,6 +325,15 @@ def constant_of(value: Value) -> Any:
     return None
 
 
+def number_of(value: Value) -> Any:
+    """The int or Dim that an integer scalar is known to be, else None."""
+    op = value.node.op
+    if op.type_name == "Extent":
+        return op.extent  # type: ignore[attr-defined]
+    known = constant_of(value)
+    return None if known is None or known.ndim or known.dtype.kind not in "iu" else int(known)
+
+
 def step_of(op: While, k: int) -> int | None:
     """By how much carried value ``k`` grows in every iteration, if by a constant integer."""
     if k >= op.n_carried:
@@ -342,13 +351,11 @@ def step_of(op: While, k: int) -> int | None:
     return int(step) if name == "Add" else -int(step)
 
 
-def counter_of(op: While, inputs: Sequence[Value], k: int) -> tuple[int, int] | None:
+def counter_of(op: While, inputs: Sequence[Value], k: int) -> tuple[Dimension, int] | None:
     """(start, step) of a carried counter."""
     step = step_of(op, k)
-    start = constant_of(inputs[k]) if k < len(inputs) else None
-    if step is None or start is None or step == 0:
-        return None
-    return int(start), step
+    start = number_of(inputs[k]) if k < len(inputs) else None
+    return None if not step or start is None else (start, step)
 
 
 def _numbers() -> Any:
@@ -477,5 +484,6 @@ def _ordered(values: Sequence[Value], n: int, m: int, k: int) -> list[Value]:
 
 __all__ = [
     "ControlOp", "If", "LoopVariable", "While", "constant_of", "counter_of", "joined",
-    "new_extent", "new_input", "outputs_of", "step_of", "sub_function", "with_plain_inputs",
+    "new_extent", "new_input", "number_of", "outputs_of", "step_of", "sub_function",
+    "with_plain_inputs",
 ]  # fmt: skip

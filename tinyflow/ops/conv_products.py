@@ -31,6 +31,8 @@ from tinyflow.ops.windows import (
     to_last,
 )
 
+#: the most parts a filter gradient's sum over the batch is cut into
+PARTS = 8
 LOWERED = "made by decompose, after differentiation"
 
 
@@ -170,6 +172,28 @@ class ConvProduct(Op):
         yield (x, x.astype(np.float64)), DTypeError
 
 
+def batch_parts(images: Any) -> list[tuple[Any, tuple[Any, Any]]]:
+    """The parts of a sum over a batch: (how many, (first image, images of each)).
+
+    PARTS parts, as equal as they can be: the longer ones, of one image more, come first. A function
+    that an unknown extent can compute too, so that its sum has the order of a known one's.
+
+    >>> batch_parts(16), batch_parts(3), batch_parts(19)
+    ([(8, (0, 2))], [(3, (0, 1))], [(3, (0, 3)), (5, (9, 2))])
+    """
+    each = images // PARTS
+    longer = images - each * PARTS
+    found = [(longer, (0, each + 1)), (PARTS - longer, (longer * (each + 1), each))]
+    if type(images) is not int:
+        return found
+    return [(n, own) for n, own in found if n and own[1]] or [(1, (0, 0))]
+
+
+def _extent(dim: Any) -> Any:
+    """An extent of te: a Python int where it is one."""
+    return prefer_int(te.index(dim))
+
+
 @dataclass(frozen=True)
 class FilterProduct(Op):
     """dw[p, t, c, g, k] = sum over images n of part p and windows o of x[n, o*stride + t*dilation,
@@ -177,8 +201,9 @@ class FilterProduct(Op):
 
     input: float[n, h.., c]   dy: float[n, o.., co]   dw: float[parts, taps.., c / groups, co]
     With groups the last axis is two, (groups, co / groups), or one when depthwise; without parts
-    (parts = 1) there is no first axis. parts must divide n: a sum over all windows of a batch is
-    long, and in parts it is more exact and has work for more threads.
+    (parts = 1) there is no first axis. images: (first, count): part p is the ``count`` images from
+    ``first`` + p * count on; by default all images, in equal parts. A sum over all windows of a
+    batch is long: in parts it is more exact and has work for more threads.
     Errors: DTypeError, ShapeError
     """
 
@@ -187,7 +212,8 @@ class FilterProduct(Op):
     data_format: str = "NHWC"
     groups: int = 1
     taps: tuple[int, ...] = (1, 1)
-    parts: int = 1
+    parts: Any = 1  # an int or a Dim, as the next two
+    images: tuple[Any, ...] = ()
     not_differentiable = LOWERED
 
     def infer(self, input: TensorType, dy: TensorType) -> TensorType:
@@ -204,7 +230,7 @@ class FilterProduct(Op):
     def _shape(self, x: Sequence[Any], dy: Sequence[Any]) -> tuple[Any, ...]:
         axis = channel_axis(self.data_format)
         inner, outer = x[axis] // self.groups, dy[axis] // self.groups
-        parts = (self.parts,) if self.parts > 1 else ()
+        parts = () if self.parts == 1 else (self.parts,)
         lead = () if self.groups > 1 and inner == 1 else (inner,)
         return (*parts, *self.taps, *lead, *group_axes(self.groups, inner, outer))
 
@@ -215,8 +241,9 @@ class FilterProduct(Op):
         dy = dy.reshape(*dy.shape[:-1], groups, dy.shape[-1] // groups)
         inner = x.shape[-1] // groups
         found = []
+        first, count = self._images(len(x))
         for part in range(self.parts):
-            own = slice(part * len(x) // self.parts, (part + 1) * len(x) // self.parts)
+            own = slice(first + part * count, first + (part + 1) * count)
             dw = np.zeros((*self.taps, inner, groups, dy.shape[-1]), x.dtype)
             for tap in np.ndindex(*self.taps):
                 seen = x[own][covered(tap, sizes, self.strides, self.dilations)]
@@ -224,18 +251,21 @@ class FilterProduct(Op):
                 axes = "abcde"[: seen.ndim - 2]
                 dw[tap] = np.einsum(f"{axes}gx,{axes}go->xgo", seen, dy[own])
             found.append(dw)
-        return np.stack(found).reshape(shape)
+        return np.reshape(found, shape).astype(x.dtype)
+
+    def _images(self, batch: Any) -> tuple[Any, Any]:
+        """Number of the first image, and how many a part has."""
+        return self.images or (0, batch if self.parts == 1 else batch // self.parts)
 
     def compute(self, x: te.Tensor, dy: te.Tensor) -> te.Tensor:
         axis, dims, groups = channel_axis(self.data_format), len(self.strides), self.groups
         inner, outer = x.shape[axis] // groups, dy.shape[axis] // groups
         shape = self._shape(x.shape, dy.shape)
-        images = x.shape[0] // self.parts if self.parts > 1 else x.shape[0]
+        first, images = map(_extent, self._images(x.shape[0]))
         windows = [dy.shape[a] for a in spatial_axes(self.data_format)]
 
         def element(*axes: Any) -> Any:
-            part = axes[0] * images if self.parts > 1 else None
-            rest = axes[1:] if self.parts > 1 else axes
+            part, rest = (te.index(0), axes) if self.parts == 1 else (axes[0] * images, axes[1:])
             t, rest = rest[:dims], rest[dims:]
             c: Any = te.index(0)
             if not (groups > 1 and inner == 1):
@@ -244,7 +274,7 @@ class FilterProduct(Op):
             column = rest[0] if len(rest) == 1 else rest[0] * outer + rest[1]
             n = te.reduce_axis(images, "n")
             o = [te.reduce_axis(d, f"o{a}") for a, d in enumerate(windows)]
-            image = n if part is None else part + n
+            image = part + n + first
             at = [
                 (w * s) + k * r
                 for w, s, k, r in zip(o, self.strides, t, self.dilations, strict=True)
@@ -254,7 +284,7 @@ class FilterProduct(Op):
                 seen, dy[assemble(self.data_format, (image,), o, (column,))], axis=[n, *o]
             )
 
-        return te.compute([prefer_int(d) for d in shape], element, "conv_filter")
+        return te.compute([_extent(d) for d in shape], element, "conv_filter")
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for x, dy, op in (
@@ -264,6 +294,7 @@ class FilterProduct(Op):
             ((2, 5, 4, 17), (2, 4, 3, 17), FilterProduct(groups=17, taps=(2, 2), parts=2)),
             ((2, 5, 4, 3), (2, 4, 3, 6), FilterProduct(groups=3, taps=(2, 2))),
             ((3, 9, 2), (3, 2, 16), FilterProduct((3,), (1,), "NWC", 1, (5,), 3)),
+            ((5, 4, 3, 2), (5, 3, 2, 6), FilterProduct(taps=(2, 2), parts=2, images=(1, 2))),
         ):
             arrays = ranged(rng, x, "float", -1, 1), ranged(rng, dy, "float", -1, 1)
             yield Sample(arrays, op, ulp=8.0, scale=float(np.prod(dy[:-1])))

@@ -1,13 +1,14 @@
 """Convolutions of one to three spatial axes and their gradients.
 
 Main types: ``Conv``, ``ConvInputGrad``, ``ConvFilterGrad``, each the gradient of the others.
-May import ops.base, ops.windows, ops.conv_products, movement, padding, reduction.
+May import ops.base, windows, conv_products, elementwise, movement, padding, reduction.
 Shapes: x: [n, h.., c], filter: [k.., c / groups, co], y: [n, o.., co]; channels second for NCHW.
 The three pad with zeros and then are plain contractions (ops.conv_products).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from tinyflow.core.error import (
 )
 from tinyflow.core.shape import merge_shapes, show
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged, require_same_dtype
-from tinyflow.ops.conv_products import ConvProduct, FilterProduct, Interleave
+from tinyflow.ops.conv_products import ConvProduct, FilterProduct, Interleave, batch_parts
+from tinyflow.ops.elementwise import add
 from tinyflow.ops.movement import reshape, transpose
 from tinyflow.ops.padding import Pad
 from tinyflow.ops.reduction import reduce_sum
@@ -43,9 +45,6 @@ from tinyflow.ops.windows import (
     spatial_axes,
     to_last,
 )
-
-#: the most parts a filter gradient's sum over the batch is cut into
-PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -459,16 +458,15 @@ class ConvFilterGrad(ConvOp):
 
     def decompose(self, x: Value, dy: Value, like: Value) -> Value:
         shape: Any = like.type.shape
-        images = x.type.shape[0]  # type: ignore[index]
-        parts = 1
-        if type(images) is int and images:
-            parts = max(p for p in range(1, PARTS + 1) if images % p == 0)
-        product = FilterProduct(
-            self.strides, self.dilations, self.data_format, self.groups(x.type, like.type),
-            shape[:-2], parts,
-        )  # fmt: skip
-        dw = emit(product, self.padded(x, self.pads(x.type.shape, shape)), dy)
-        return _merged(reduce_sum(dw, 0) if parts > 1 else dw, like.type)
+        padded = self.padded(x, self.pads(x.type.shape, shape))
+        groups, sums = self.groups(x.type, like.type), []
+        for parts, images in batch_parts(x.type.shape[0]):  # type: ignore[index]
+            product = FilterProduct(
+                self.strides, self.dilations, self.data_format, groups, shape[:-2], parts, images
+            )
+            dw = emit(product, padded, dy)
+            sums.append(dw if parts == 1 else reduce_sum(dw, 0))
+        return _merged(functools.reduce(add, sums), like.type)
 
     def vjp(self, dz: Value, z: Value, x: Value, dy: Value, like: Value) -> tuple[Any, ...]:
         own = self.strides, self.padding, self.dilations, self.data_format

@@ -34,18 +34,20 @@ def nest(extents: Sequence[Any], prefix: str, body: Callable[[Indices], Body]) -
     return inner
 
 
-def lanes(extent: int, prefix: str, body: Callable[[Expr], Body], start: Any = 0) -> Body:
-    """``body(start + i)`` for i in range(extent), in vectors of LANES and one shorter vector."""
+def lanes(extent: Any, prefix: str, body: Callable[[Expr], Body], start: Any = 0) -> Body:
+    """``body(start + i)`` for i in range(extent), in vectors of LANES and one shorter vector; one
+    by one beyond the last whole vector if only a run tells the extent."""
     block, lane, last = (scalar.var(f"{prefix}_{part}") for part in ("block", "lane", "last"))
-    whole, rest = divmod(extent, LANES)
+    whole, known = extent // LANES, isinstance(extent, int)
+    rest = extent - whole * LANES
     found: Body = ()
     first = te.as_index(start)
-    if whole:
+    if not (known and whole == 0):
         inner = body(first + block * te.index(LANES) + lane)
         found = (For(block, whole, SERIAL, (For(lane, LANES, VECTORIZE, inner),)),)
-    if rest:
+    if not (known and rest == 0):
         tail = body(first + te.index(whole * LANES) + last)
-        found = (*found, For(last, rest, VECTORIZE, tail))
+        found = (*found, For(last, rest, VECTORIZE if known else SERIAL, tail))
     return found
 
 

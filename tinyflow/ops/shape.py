@@ -1,6 +1,6 @@
 """Ops that read a tensor's shape, and what construction can know of a shape computed in the graph.
 
-Main types: ``Shape``, ``Size``, ``Rank``; ``symbolic_value``. May import ops.base.
+Main types: ``Shape``, ``Size``, ``Rank``, ``Extent``; ``symbolic_value``. May import ops.base.
 """
 
 from __future__ import annotations
@@ -114,6 +114,32 @@ class Rank(ShapeReader):
         return te.compute((), lambda: te.const(x.rank, self.dtype), "rank")
 
 
+@dataclass(frozen=True)
+class Extent(Op):
+    """y = a number that follows from the sizes of a run.    y: int32 or int64 []
+
+    extent: an int, or a polynomial of the symbols of a step that serves all sizes
+    Made by ``specialize`` from what a graph computes from shapes.
+    """
+
+    extent: Any = 0
+    dtype: DType = int32
+    not_differentiable = "it has no inputs"
+
+    def infer(self) -> TensorType:
+        return TensorType(self.dtype, ())
+
+    def reference(self) -> Any:
+        return np.array(self.extent, self.dtype.numpy)
+
+    def compute(self) -> te.Tensor:
+        return te.compute((), lambda: te.cast(te.index(self.extent), self.dtype), "extent")
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        yield Sample((), type(self)(7))
+        yield Sample((), type(self)(0, int64))
+
+
 def shape(input: Any, out_type: Any = int32, name: str | None = None) -> Any:
     """The extents as a vector. See Shape."""
     return emit(Shape(as_dtype(out_type)), input, name=name)
@@ -131,6 +157,8 @@ def rank(input: Any, name: str | None = None) -> Any:
 
 class _Unknown:
     """An element nobody knows; arithmetic with it stays unknown."""
+
+    is_const = False  # for core.shape: extents leave arithmetic with it to it
 
     def _same(self, *others: Any) -> _Unknown:
         return self
@@ -177,6 +205,8 @@ def _elements(value: Value, depth: int) -> Any:
     found: Any = None
     if depth and name == "Constant":
         found = np.asarray(node.op.reference())
+    elif isinstance(node.op, Extent):
+        found = np.array(node.op.extent, object)
     elif depth and isinstance(node.op, ShapeReader) and node.inputs[0].type.shape is not None:
         found = node.op.of_shape(node.inputs[0].type.shape)
     elif depth and (name in _FOLLOWED or name == "Cast"):

@@ -10,6 +10,7 @@ touched (see runtime.reserved).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core.error import Unsupported
+from tinyflow.core.shape import Dim, Dimension, at_most
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
-from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of
+from tinyflow.ops.base import emit
+from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of, number_of
 from tinyflow.ops.creation import constant
+from tinyflow.ops.shape import Extent
 
 #: bytes of address space for a saved value of a loop whose length only running tells
 RESERVED_BYTES = 1 << 36
@@ -28,8 +32,10 @@ RESERVED_BYTES = 1 << 36
 OPEN_EXTENTS = tuple((1 << k) + 3 for k in range(20, 31))
 
 
-def open_rows(row_bytes: int) -> int:
+def open_rows(row_bytes: Dimension) -> int:
     """Rows of saved values where the number of iterations is not known before the loop ran."""
+    if isinstance(row_bytes, Dim):  # one number for about all sizes: addresses cost nothing
+        return OPEN_EXTENTS[4] if at_most(row_bytes, 1 << 16) else OPEN_EXTENTS[0]
     fitting = [n for n in OPEN_EXTENTS if n * row_bytes <= RESERVED_BYTES]
     return fitting[-1] if fitting else OPEN_EXTENTS[0]
 
@@ -97,13 +103,15 @@ def _specialize_while(
     if trips is not None and trips.exact:
         for k in range(n):
             last = _value_after(op, inputs, k, trips.bound)
-            if last is not None:
+            if isinstance(last, Dim):
+                results[k] = emit(Extent(last, inputs[k].dtype))
+            elif last is not None:
                 results[k] = constant(last)
                 specializer.constants[results[k]] = last
     return results
 
 
-def _extent(op: While, trips: Trips | None, node: Node) -> int:
+def _extent(op: While, trips: Trips | None, node: Node) -> Dimension:
     if trips is not None:
         return trips.bound
     if any(is_open(y.type) for y in op.saved):
@@ -112,7 +120,7 @@ def _extent(op: While, trips: Trips | None, node: Node) -> int:
             source=node.source,
             hint="give the inner while_loop maximum_iterations",
         )
-    return open_rows(max((y.type.size_bytes for y in op.saved), default=1))
+    return min([open_rows(y.type.size_bytes) for y in op.saved])
 
 
 def _node(node: Node, op: ControlOp, inputs: Sequence[Value]) -> Sequence[Value]:
@@ -125,12 +133,12 @@ def _node(node: Node, op: ControlOp, inputs: Sequence[Value]) -> Sequence[Value]
 def _sunk(
     fns: Sequence[Function], inputs: list[Value], first: int
 ) -> tuple[list[Function], list[Value]]:
-    """Functions in which inputs from ``first`` on that are small constants are constants."""
+    """Functions in which inputs from ``first`` on that are small constants are constants, and
+    those that follow from a run's sizes are extents."""
     kept = list(range(first))
     places: dict[int, Value] = {}
     for n in range(first, len(inputs)):
-        known = constant_of(inputs[n])
-        if known is None:
+        if constant_of(inputs[n]) is None and number_of(inputs[n]) is None:
             kept.append(n)
         else:
             places[n] = inputs[n]
@@ -156,18 +164,19 @@ def inlined(fn: Function, inputs: Sequence[Value]) -> list[Value]:
 class Trips:
     """bound: the loop runs at most so often; exact: it runs exactly so often."""
 
-    bound: int
+    bound: Dimension
     exact: bool
 
 
 def trip_count(op: While, inputs: Sequence[Value]) -> Trips | None:
     """How often the loop runs, if comparisons of counters with constants tell; else None.
 
-    A counter is a carried integer with a constant start that grows by a constant.
+    A counter is a carried integer with a constant start that grows by a constant. Extents that a
+    run tells count as constants.
     """
     root = op.cond.outputs[0]
     parts, exact = [root], True
-    bounds: list[int] = []
+    bounds: list[Dimension] = []
     while parts:
         part = parts.pop()
         node = part.node
@@ -185,7 +194,8 @@ def trip_count(op: While, inputs: Sequence[Value]) -> Trips | None:
             exact = False
     if not bounds:
         return None
-    return Trips(min(bounds), exact or _all_bounds(op, inputs))
+    least = functools.reduce(lambda a, b: a if at_most(a, b) else b, bounds)
+    return Trips(least, exact or _all_bounds(op, inputs))
 
 
 def _all_bounds(op: While, inputs: Sequence[Value]) -> bool:
@@ -204,31 +214,35 @@ _SWAPPED = {"Less": "Greater", "Greater": "Less", "LessEqual": "GreaterEqual",
             "GreaterEqual": "LessEqual"}  # fmt: skip
 
 
-def _comparison_bound(op: While, inputs: Sequence[Value], node: Node) -> int | None:
+def _comparison_bound(op: While, inputs: Sequence[Value], node: Node) -> Dimension | None:
     name = node.op.type_name
     if name not in _SWAPPED or node.types[0].shape != ():
         return None
     a, b = node.inputs
-    limit = constant_of(b)
+    limit = number_of(b)
     if limit is None:
-        a, limit, name = b, constant_of(a), _SWAPPED[name]
+        a, limit, name = b, number_of(a), _SWAPPED[name]
     if limit is None or a not in op.cond.inputs:
         return None
     found = counter_of(op, inputs, op.cond.inputs.index(a))
     if found is None:
         return None
     start, step = found
-    end = int(limit) + (1 if name == "LessEqual" else -1 if name == "GreaterEqual" else 0)
-    if name in ("Less", "LessEqual"):
-        return None if step <= 0 and start < end else max(0, -(-(end - start) // step))
-    return None if step >= 0 and start > end else max(0, -(-(start - end) // -step))
+    end = limit + (1 if name == "LessEqual" else -1 if name == "GreaterEqual" else 0)
+    way = end - start if name in ("Less", "LessEqual") else start - end
+    step = step if name in ("Less", "LessEqual") else -step
+    if way == 0 or at_most(way, -1):
+        return 0
+    return None if step < 0 else (way + (step - 1)) // step
 
 
-def _value_after(op: While, inputs: Sequence[Value], k: int, trips: int) -> Any:
+def _value_after(op: While, inputs: Sequence[Value], k: int, trips: Dimension) -> Any:
     found = counter_of(op, inputs, k)
     if found is None:
         return None
     last = found[0] + trips * found[1]
+    if isinstance(last, Dim):
+        return last
     limits = np.iinfo(inputs[k].dtype.numpy)
     return np.array(last, inputs[k].dtype.numpy) if limits.min <= last <= limits.max else None
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core import options
+from tinyflow.core.shape import Dim, Dimension, are_equal, at_most
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Effect, Function, Node, Value
 from tinyflow.ir.graph.visit import rebuild, substitute, users
@@ -148,10 +149,10 @@ class _Hoister:
         if not isinstance(node.op, ArrayRead) or node.inputs[0] not in self.outer:
             return None
         array = node.inputs[0].type
-        if array.rank != 3 or is_open(array) or not array.size:
+        if array.rank != 3 or is_open(array) or array.size == 0:
             return None
         rows: Any = array.shape[0]  # type: ignore[index]
-        worth = self.trips is not None and rows <= 2 * self.trips.bound
+        worth = self.trips is not None and at_most(rows, 2 * self.trips.bound)
         return node if worth else None
 
     # ---- products --------------------------------------------------------------------------------
@@ -182,7 +183,8 @@ class _Hoister:
         if begin[0] != 0 or size[0] not in (-1, a.type.shape[0]) or not self.is_invariant(w):  # type: ignore[index]
             return None
         columns = 0 if inner.transpose_b else 1
-        starts, extents = [0, 0], list(w.type.shape or ())
+        starts: list[Dimension] = [0, 0]
+        extents = list(w.type.shape or ())
         starts[columns], extents[columns] = begin[1], node.types[0].shape[1]  # type: ignore[index]
         narrow = emit(Slice(tuple(starts), tuple(extents)), w)
         return emit(inner, a, narrow)  # type: ignore[no-any-return]
@@ -222,7 +224,7 @@ class _Hoister:
             flat = reshape(array, (n * rows, width))
             product = emit(node.op, flat, self.outside(node.inputs[1]))
             whole = reshape(product, (n, rows, product.type.shape[1]))
-            if whole.type.size_bytes > MOST_BYTES:
+            if not at_most(whole.type.size_bytes, MOST_BYTES):
                 continue
             mapping[node.outputs[0]] = emit(ArrayRead(), self.add_input(whole), read.inputs[1])
         self.substitute(mapping)
@@ -306,7 +308,7 @@ class _Hoister:
     def _cond_reads(self, k: int) -> bool:
         return self.cond.inputs[k] in {v for node in self.cond.nodes for v in node.inputs}
 
-    def summed_product(self, k: int) -> tuple[Value | None, Value, Value, int] | None:
+    def summed_product(self, k: int) -> tuple[Value | None, Value, Value, Dimension] | None:
         """(a, d, t, n) where the sum is that of a[t]' @ d and t runs once through all n rows."""
         product = self.summand(k)
         if product is None or product.node.op != MatMul(transpose_a=True):
@@ -319,31 +321,27 @@ class _Hoister:
         if array.type.rank != 3 or is_open(array.type):
             return None
         rows: Any = array.type.shape[0]  # type: ignore[index]
-        if not self.covers(index, rows) or rows * d.type.size_bytes > MOST_BYTES:
+        if not self.covers(index, rows) or not at_most(rows * d.type.size_bytes, MOST_BYTES):
             return None
         return array, d, index, rows
 
     def summed_rows(
         self, k: int, factors: set[Value]
-    ) -> tuple[Value | None, Value, Value, int] | None:
+    ) -> tuple[Value | None, Value, Value, Dimension] | None:
         """As ``summed_product`` for the sum of the rows of a factor that is saved anyway."""
         total = self.summand(k)
-        if total is None or total.node.op.type_name != "Sum":
-            return None
-        d = total.node.inputs[0]
-        if d not in factors or getattr(total.node.op, "axis", None) != (0,):
-            return None
-        if getattr(total.node.op, "keepdims", True) or d.type.rank != 2 or self.trips is None:
+        d = None if total is None else _summed_over_rows(total.node)
+        if d not in factors or self.trips is None:
             return None
         for node in self.body.nodes:
             if isinstance(node.op, ArrayRead) and self.covers(node.inputs[1], self.trips.bound):
                 return None, d, node.inputs[1], self.trips.bound
         return None
 
-    def covers(self, index: Value, rows: int) -> bool:
+    def covers(self, index: Value, rows: Dimension) -> bool:
         """Whether ``index`` takes each of 0 .. rows - 1 once over the iterations."""
         trips = self.trips
-        if trips is None or not trips.exact or trips.bound != rows or rows < 1:
+        if trips is None or not trips.exact or rows == 0 or not are_equal(trips.bound, rows):
             return False
         if index not in self.body.inputs[: self.op.n_carried]:
             return False
@@ -379,14 +377,25 @@ class _Hoister:
         self.substitute(mapping)
 
 
-def _numbers(values: Any) -> list[int]:
-    return [int(v) for v in values]
+def _numbers(values: Any) -> list[Dimension]:
+    return [v if isinstance(v, Dim) else int(v) for v in values]
 
 
 def _flat(array: Value) -> Value:
     """[n, rows, width] as [n * rows, width]."""
     n, rows, width = array.type.shape  # type: ignore[misc]
     return reshape(array, (n * rows, width))  # type: ignore[no-any-return]
+
+
+def _summed_over_rows(node: Node) -> Value | None:
+    """d where the node is the sum of the rows of d[rows, width], or its one row."""
+    d, op = node.inputs[0] if node.inputs else None, node.op
+    if d is None or d.type.rank != 2:
+        return None
+    if op.type_name == "Reshape":
+        return d if d.type.shape == (1, *node.types[0].shape) else None  # type: ignore[misc]
+    summed = op.type_name == "Sum" and (op.axis, op.keepdims) == ((0,), False)  # type: ignore[attr-defined]
+    return d if summed else None
 
 
 def _is_zero(value: Value) -> bool:

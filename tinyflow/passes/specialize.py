@@ -25,7 +25,7 @@ import numpy as np
 from tinyflow.core import shape as shapes
 from tinyflow.core.error import InternalError, ShapeError, TinyFlowError, Unsupported
 from tinyflow.core.shape import Dim
-from tinyflow.ir.graph.builder import Builder, argument_names, building, describe
+from tinyflow.ir.graph.builder import Builder, argument_names, building, describe, emit
 from tinyflow.ir.graph.interp import apply
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Op, TensorType, Value
 from tinyflow.ir.graph.visit import remap, result_values
@@ -33,7 +33,7 @@ from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
 from tinyflow.ops.like import LikeOp
-from tinyflow.ops.shape import symbolic_value
+from tinyflow.ops.shape import Extent, symbolic_value
 from tinyflow.passes.control import specialize_control
 from tinyflow.passes.decompose import is_decomposed
 
@@ -142,9 +142,21 @@ class _Specializer:
             and not node.control_inputs
         ):
             return node.outputs
-        return Node(
+        new = Node(
             op, inputs, types, node.name, self.controls(node), node.device, node.source, node.origin
         ).outputs
+        return self.named(node, self.extents_known(op, new)) if self.symbols else new
+
+    def extents_known(self, op: Op, results: Sequence[Value]) -> Sequence[Value]:
+        """An Extent in the place of a number that follows from the sizes that a run tells."""
+        value = results[0]
+        if len(results) > 1 or value.type.shape != () or op.effect is not Effect.NONE:
+            return results
+        extent = self.symbolic_operand(value)
+        if not isinstance(extent, Dim):
+            return results
+        with self.builder.on_behalf_of(value.node.source, value.node.origin):
+            return (emit(Extent(extent, value.dtype)),)
 
     def controls(self, node: Node) -> tuple[Node, ...]:
         return tuple(
@@ -329,18 +341,27 @@ class _Specializer:
             total: Any = 0
             for monomial, product in attribute.terms:
                 for symbol in monomial:
-                    extent = self.extents.get(symbol)
+                    extent = self.extent_of(symbol)
                     if extent is None:
-                        parts = shapes.quotient_parts(symbol)
-                        if parts is None:
-                            return attribute
-                        extent = self.substituted(parts[0]) // self.substituted(parts[1])
+                        return attribute
                     product = product * extent
                 total = total + product
             return total
         if type(attribute) is tuple:
             return tuple(map(self.substituted, attribute))
         return attribute
+
+    def extent_of(self, symbol: str) -> Any:
+        """What the feeds say of a symbol of the graph; None if they say nothing."""
+        extent = self.extents.get(symbol)
+        if extent is None:
+            parts = shapes.quotient_parts(symbol)
+            if parts is not None:
+                return self.substituted(parts[0]) // self.substituted(parts[1])
+            parts = shapes.broadcast_parts(symbol)
+            if parts is not None:
+                return shapes.broadcast_dim(*map(self.substituted, parts))
+        return extent
 
     # ------------------------------------------------------------------ errors
 

@@ -8,7 +8,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.interp import evaluate
 from tinyflow.ir.scalar.text import show
 
-i, n = s.var("i"), s.var("n", int32)
+i, n, size = s.var("i"), s.var("n", int32), s.var("size")
 
 
 def test_equal_expressions_are_one_object():
@@ -36,6 +36,10 @@ def test_equal_expressions_are_one_object():
         (s.select(s.index(1) < 2, i, n), "i"),
         ((i < 3) & s.const(True, bool_), "i < 3"),
         (s.const(255, uint8) + 1, "0u8"),
+        ((i + 2) // size * size + (i + 2) % size, "i + 2"),
+        (i // (size * 3) * (size * 3) + i % (size * 3), "i"),
+        (i // 4 * 4 + i % 4, "i // 4 * 4 + i % 4"),  # LLVM does that
+        (i // size * size + i % s.var("m"), "i // size * size + i % m"),
     ],
 )
 def test_simplified(expr, text):

@@ -252,11 +252,19 @@ def add(a: Expr, b: Expr) -> Expr:
                 return const(a.attr + b.attr, a.dtype)
             if a.op == "add" and a.args[1].op == "const":
                 return add(a.args[0], const(a.args[1].attr + b.attr, a.dtype))
-        if b.op == "mod" and a.op == "mul" and a.args[0].op == "floordiv":
-            x, size = b.args  # x // c * c + x % c, what is left of a reshape and its inverse
-            if a.args[0].args == b.args and a.args[1] is size and size.is_const and size.attr:
-                return x
+        if a.op == "mul" and b.op == "mod" and a.args[0].op == "floordiv":
+            x, extent = b.args
+            if a.args == (floordiv(x, extent), extent) and _is_told(extent):
+                return x  # x // n * n + x % n, which LLVM sees only where n is a number
     return make("add", (a, b), a.dtype)
+
+
+def _is_told(expr: Expr) -> bool:
+    """Whether this is an extent that a run tells: there are no positions where it is 0."""
+    if expr.op in ("add", "mul"):
+        unknown = [e for e in expr.args if e.op != "const"]
+        return bool(unknown) and all(map(_is_told, unknown))
+    return expr.op == "var"
 
 
 def sub(a: Expr, b: Expr) -> Expr:

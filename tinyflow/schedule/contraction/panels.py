@@ -61,8 +61,8 @@ def lower_panels(p: Problem) -> LoweredKernel:
         return s.load(panel, flat_index([*rows, (column, p.width)]))
 
     pack = nest(blocks.inner, _pack_row(p, panel, (blocks.at, local), j, element))
-    if _turns(p, blocks):
-        pack = _turn_panel(p, panel, blocks, j, element, pack)
+    if turns(p, blocks):
+        pack = turn_panel(p, panel, blocks, j, element, pack)
     sweep = tile_cases(
         p, i, j,
         lambda rows, width: sums.tile(rows, width, i, j, lambda t: element(local, t.offset), False),
@@ -97,7 +97,7 @@ def _pack_row(
     return (For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),)),)
 
 
-def _turns(p: Problem, blocks: Blocks) -> bool:
+def turns(p: Problem, blocks: Blocks) -> bool:
     """Whether b's terms lie side by side, so that squares of it can be turned in registers."""
     if not p.terms:
         return False
@@ -113,7 +113,7 @@ def _turns(p: Problem, blocks: Blocks) -> bool:
     )
 
 
-def _turn_panel(
+def turn_panel(
     p: Problem, panel: Buffer, blocks: Blocks, j: Expr, element: PanelElement, plainly: Body
 ) -> Body:
     """The panel of a transposed b: squares turned in registers, what is left element by element.

@@ -30,7 +30,7 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL
+from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL, turn_panel, turns
 from tinyflow.schedule.contraction.problem import (
     Position,
     Problem,
@@ -39,6 +39,7 @@ from tinyflow.schedule.contraction.problem import (
     stride_along,
 )
 from tinyflow.schedule.contraction.striped import STRIPED_BAND, _terms_tile, _turn
+from tinyflow.schedule.contraction.sums import Blocks
 from tinyflow.schedule.contraction.tile import (
     LANE,
     MANY_TASKS,
@@ -48,6 +49,7 @@ from tinyflow.schedule.contraction.tile import (
     Tile,
     at_tile,
     cases,
+    hints,
     results,
 )
 from tinyflow.schedule.grain import nest
@@ -238,7 +240,8 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
         b = p.b(terms, column) if packed is None else (
             _packed(q, packed, around, terms, t.offset)
         )  # fmt: skip
-        sweep = t.sweep(
+        sweep = hints(p, t, i, j) if whole and isinstance(q.n, int) else ()
+        sweep += t.sweep(
             q.terms, lambda u: p.a(q.position(i, u, whole), terms, column), b, packed is None
         )
         stores = _results(q, t, i, j * p.width, whole)
@@ -316,8 +319,9 @@ def _over_tiles(
 
 
 def _sums_over_images(q: _Sized) -> bool:
-    """Whether an argument counts images, each of which is a sum worth a visit of every tile."""
-    static = [*q.terms[1:], *q.row_axes, *q.row_loops, *q.shared, (LANE, q.n)]
+    """Whether an argument counts images (of each part of a batch), each of which is a sum worth a
+    visit of every tile."""
+    static = [*q.terms[1:], *q.row_axes, *q.row_loops, (LANE, q.n)]
     return (
         len(q.terms) > 1 and not q.column_loops and isinstance(q.terms[0][1], Expr)
         and all(isinstance(n, int) for _, n in static) and extent_of(q.terms[1:]) >= IMAGE_TERMS
@@ -332,7 +336,7 @@ def _image_by_image(q: _Sized) -> LoweredKernel:
     image, images = q.terms[0]
     terms = [v for v, _ in q.terms]
     bare = p.bare
-    size = p.item.value.type.size
+    size = plain(s.index(p.item.value.type.size))
     total = x.buffer(p.item.value) if bare else Buffer("partial", p.dtype, (size,))
     scratch = [] if bare else [(total, Scratch(p.dtype, size, "partial"))]
 
@@ -382,17 +386,26 @@ def _packed(
 
 
 def _copied(q: _Sized, packed: Buffer, around: Axes, panel: Expr) -> Body:
-    """A panel of b into its place, zeros beyond the last column."""
+    """A panel of b into its place, zeros beyond the last column; squares of a transposed b are
+    turned in registers."""
     p = q.p
+
+    def element(terms: Sequence[Expr], column: Expr) -> Expr:
+        return _packed(q, packed, around, terms, column)
+
     terms = [v for v, _ in q.terms]
     column = VECTOR * p.lanes + LANE
-    at = _packed(q, packed, around, terms, column).args
+    at = element(terms, column).args
     store: Body = (Store(packed, at, p.b(terms, panel * p.width + column)),)
     if not isinstance(q.n, int) or q.n % p.width:
         zero = Store(packed, at, s.const(0, p.dtype))
         store = (If(panel * p.width + column < q.n, store, (zero,)),)
     vectors = For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),))
-    return nest(q.terms, (vectors,))
+    plainly = nest(q.terms, (vectors,))
+    whole = Blocks(s.index(0), 1, q.terms, [n for _, n in p.terms], terms)
+    if isinstance(q.n, int) and turns(p, whole):
+        return turn_panel(p, packed, whole, panel, element, plainly)
+    return plainly
 
 
 def _pack(
