@@ -254,16 +254,17 @@ def add(a: Expr, b: Expr) -> Expr:
                 return add(a.args[0], const(a.args[1].attr + b.attr, a.dtype))
         if a.op == "mul" and b.op == "mod" and a.args[0].op == "floordiv":
             x, extent = b.args
-            if a.args == (floordiv(x, extent), extent) and _is_told(extent):
-                return x  # x // n * n + x % n, which LLVM sees only where n is a number
+            if a.args == (floordiv(x, extent), extent) and _is_not_zero(extent):
+                return x  # x // n * n + x % n, what is left of a reshape and its inverse
     return make("add", (a, b), a.dtype)
 
 
-def _is_told(expr: Expr) -> bool:
-    """Whether this is an extent that a run tells: there are no positions where it is 0."""
+def _is_not_zero(expr: Expr) -> bool:
+    """Of a number, or of an extent that a run tells: there are no positions where that is 0."""
+    if expr.op == "const":
+        return bool(expr.attr)
     if expr.op in ("add", "mul"):
-        unknown = [e for e in expr.args if e.op != "const"]
-        return bool(unknown) and all(map(_is_told, unknown))
+        return all(map(_is_not_zero, expr.args))
     return expr.op == "var"
 
 
