@@ -4,18 +4,18 @@ Main types: ``Item``, ``ItemTable``. May import core, ir, te.
 
 Extents of 1 are ignored when shapes are compared ("squeezed" shapes). An item is *free* when it
 costs less to recompute than to store and load (literals, fills, stretched values, renamed
-indices): readers get its expression, it is in no group.
+indices, small integers that products read as int32): readers get its expression, it is in no group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tinyflow import te
-from tinyflow.core.dtype import int64
+from tinyflow.core.dtype import SMALL_INTEGERS, int32, int64
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
@@ -88,6 +88,12 @@ def in_memory(node: Node) -> bool:
     return (name == "Constant" and node.types[0].size != 1) or name == "Setting"
 
 
+def _is_product(node: Node, placeholder: Callable[[Value], te.Tensor]) -> bool:
+    tensor = node.op.compute(*[placeholder(v) for v in node.inputs])
+    reduction = tensor.reduction if isinstance(tensor, te.Tensor) else None
+    return reduction is not None and reduction.combiner == "dot"
+
+
 @dataclass(eq=False)
 class Item:
     """One value, how to compute an element of it, and what that reads.
@@ -154,6 +160,14 @@ class Item:
             self.tensor.body.op == "read"
         )  # fmt: skip
 
+    @property
+    def is_widening(self) -> bool:
+        """Whether an element is a small integer of another value as an int32."""
+        body = None if self.tensor is None else self.tensor.body
+        if body is None or body.op != "cast" or body.dtype is not int32:
+            return False
+        source = body.args[0]
+        return source.op == "read" and source.dtype in SMALL_INTEGERS
 
     @cached_property
     def is_smooth(self) -> bool:
@@ -261,7 +275,16 @@ class ItemTable:
                 and operations <= FREE_OPERATIONS
                 and all(len(squeeze(v.type.shape or ())) < rank for v, _ in reads)
             )
+            item.free = item.free or (item.is_widening and self.only_products_read(value))
         return item
+
+    def only_products_read(self, value: Value) -> bool:
+        """Whether every reader is a contraction, whose loads widen small integers on their way."""
+        readers = [n for n in self.fn.nodes if value in n.inputs]
+        return bool(readers) and all(
+            opaque_kind(n) is None and not is_view(n) and _is_product(n, self.placeholder)
+            for n in readers
+        )
 
     def without_free_reads(self, expr: Expr) -> Expr | None:
         if expr.op != "read":

@@ -12,6 +12,7 @@ more. The forms::
 
     direct     tiles read a where it is, and b there or from packed panels of a tile's width
     blocked    a is packed too: bands of rows, KC terms at a time
+    paired     small integers, two terms in an int32: both operands packed, then as direct
     striped    narrow results: vectors run along k, or along the rows one stripe after the other
 """
 

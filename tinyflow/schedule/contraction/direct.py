@@ -31,6 +31,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
+from tinyflow.schedule.contraction.paired import pack_terms, paired
 from tinyflow.schedule.contraction.problem import Problem, extent_of, stride_along
 from tinyflow.schedule.contraction.tile import (
     LANE,
@@ -85,6 +86,9 @@ def lower_direct(p: Problem, target: Target) -> list[LoweredKernel]:
     apart = p.b_stride != 1 and p.n > 1
     far = apart or p.n * size >= FAR
     form = p.tuning.form if p.k else None
+    pairs = paired(p, target) if form is None else None
+    if pairs is not None:
+        return _with_packed_panels(pairs, lambda b, own: _lower_row_tiles(pairs, target, b, own))
     if form is None and _is_thin(p, target):
         return [_lower_whole(_thin(p), target)]
     if form == "panels":
@@ -442,12 +446,16 @@ def _lower_row_tiles(
     blocks = _blocks(p, max(BLOCK_TERMS, min(TILE_TERMS, target.l2_bytes // 2 // columns)))
     sums = _Sums(p, blocks)
     local = list(zip([v for v, _ in blocks.inner], blocks.sizes, strict=True))
-    packed = Buffer("a_tile", p.dtype, (extent_of(local) * p.lanes,), "stack")
+    by_terms = p.paired and p.a_stride == 1
+    slots = p.rows if by_terms else p.lanes
+    packed = Buffer("a_tile", p.dtype, (extent_of(local) * slots,), "stack")
 
     def place(u: Expr) -> Expr:
-        return flat_index([*local, (u, p.lanes)])
+        return flat_index([(u, slots), *local] if by_terms else [*local, (u, slots)])
 
     def pack(rows: int) -> Body:
+        if by_terms:
+            return pack_terms(p, packed, place, i, blocks.inner, blocks.at, rows)
         value = p.a(p.row_at(i, LANE), blocks.at, s.index(0))
         store: Body = (Store(packed, (place(LANE),), value),)
         if rows < p.lanes:
@@ -460,8 +468,8 @@ def _lower_row_tiles(
         return p.b(blocks.at, j * p.width + t.offset)
 
     full, rest = p.m // p.rows, p.m % p.rows
-    packing = nest(blocks.inner, cases(i, p.row_tiles, full, pack(p.rows) if full else (),
-                                       pack(rest) if rest else ()))  # fmt: skip
+    packing = cases(i, p.row_tiles, full, pack(p.rows) if full else (), pack(rest) if rest else ())
+    packing = packing if by_terms else nest(blocks.inner, packing)
     tiles = tile_cases(
         p, i, j,
         lambda rows, width: sums.tile(rows, width, i, j, b, element is None,
