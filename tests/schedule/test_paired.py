@@ -87,6 +87,15 @@ def test_convolutions_are_exact(case):
         np.testing.assert_array_equal(got, session.run(wide))
 
 
+@pytest.mark.parametrize("stretched", [False, True])
+def test_batches_are_exact(stretched):
+    rng = np.random.default_rng(5)
+    a = integers(rng, (3, 66, 41), "int8")
+    b = integers(rng, (41, 50) if stretched else (3, 41, 50), "uint8")
+    (got,) = compiled(lambda x, y: matmul(cast(x, "int32"), cast(y, "int32")), a, b)(a, b)
+    np.testing.assert_array_equal(got, a.astype(np.int32) @ b.astype(np.int32))
+
+
 def test_operands_stay_as_they_are_in_memory():
     """One kernel packs, one multiplies pairs; no widened copy, not even of the padded image."""
     rng = np.random.default_rng(2)
