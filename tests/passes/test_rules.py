@@ -21,7 +21,15 @@ from tinyflow.ir.graph.verify import verify
 from tinyflow.ops import convert, logical, movement
 from tinyflow.ops import elementwise as ew
 from tinyflow.ops.creation import constant
-from tinyflow.passes.rules import algebraic, domain, layout, pieces, products, stability
+from tinyflow.passes.rules import (
+    algebraic,
+    convolution,
+    domain,
+    layout,
+    pieces,
+    products,
+    stability,
+)
 from tinyflow.passes.rules.conditions import is_integer
 from tinyflow.passes.rules.layout import holds
 from tinyflow.rewrite import Contract, Rule, RuleSet
@@ -31,7 +39,7 @@ from tinyflow.rewrite.rule import TableRule
 ALL: list[Rule] = [
     r() if isinstance(r, type) else r
     for r in (*layout.RULES, *pieces.RULES, *products.RULES, *algebraic.RULES, *domain.RULES,
-              *stability.RULES)
+              *stability.RULES, *convolution.RULES)
 ]  # fmt: skip
 
 TINY = np.finfo(np.float32).tiny
@@ -98,14 +106,16 @@ AFTER: dict[str, list[str]] = {
     "SquareOfSqrt": ["Abs"], "AbsoluteOfNonnegative": ["Exp"], "LogOfSoftmax": ["LogSoftmax"],
     "LogOfSumOfExp": ["LogSumExp"], "QuotientIsSoftmax": ["Softmax"],
     "SliceOfSlice": ["Slice"], "SliceOfConcat": ["Slice"], "SliceOfPad": ["Slice"],
-    "PadOfPad": ["Pad"], "CastOfCast": ["Cast"], "ReverseOfReverse": [],
+    "PadOfPad": ["Pad"], "PadOfWidened": ["Pad", "Cast"], "CastOfCast": ["Cast"],
+    "ReverseOfReverse": [],
     "ConcatOfConcat": ["ConcatV2"], "ConcatOfSlices": ["Slice", "ConcatV2"],
     "TransposeIntoBatchMatMul": ["BatchMatMul"], "MatrixChain": ["MatMul", "MatMul"],
     "IntegerMatrixChain": ["MatMul", "MatMul"],
     "OneMinusSigmoid": ["Neg", "Sigmoid"], "EntropyTerm": ["Xlogy"], "CancelDenominator": [],
 }  # fmt: skip
-#: needs a node that autodiff made: see test_stability
-ELSEWHERE = {"GradientOfEntropyTerm"}
+#: needs a node that autodiff made: see test_stability; is exact per tile, not per element: see
+#: test_convolution_rules
+ELSEWHERE = {"GradientOfEntropyTerm", "TiledConvolution"}
 
 
 def example(rule: Rule) -> Function:

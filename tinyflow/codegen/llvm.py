@@ -84,7 +84,7 @@ def lower_module(kernels: Iterable[Kernel], target: Target) -> str:
     helpers = ""
     uses_zero = uses_report = False
     for kernel in kernels:
-        writer = KernelWriter(kernel)
+        writer = KernelWriter(kernel, target)
         functions += writer.function()
         declarations.update(writer.declarations)
         uses_zero |= writer.uses_zero
@@ -113,8 +113,9 @@ class KernelWriter(RegisterWriter):
 
     emitters = llvm_operations.EMITTERS | llvm_integer.EMITTERS
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, target: Target) -> None:
         super().__init__()
+        self.pair_product = {target.lanes: target.pair_product}
         self.kernel = _expanded(kernel)
         self.uses_report = False
         self.kinds: dict[Expr, str] = {}

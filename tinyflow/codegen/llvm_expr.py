@@ -42,6 +42,8 @@ class ExpressionWriter(Writer):
         self.mask: Value | None = None  # active lanes; None: all
         self.lane: Expr | None = None
         self.lanes = 0
+        #: number of lanes: the target's instruction for products of pairs, if it has one
+        self.pair_product: dict[int, str | None] = {}
         self.effects_known: dict[Expr, tuple[frozenset[Expr], frozenset[Expr]]] = {}
 
     # --- facts ------------------------------------------------------------------------------------

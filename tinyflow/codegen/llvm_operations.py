@@ -149,6 +149,26 @@ def _fma(w: ExpressionWriter, e: Expr, r: list[str], lanes: int, level: int, ty:
     return w.call_on(level, "fma", ty, r, suffix(e.dtype, lanes))
 
 
+def _dot_pairs(
+    w: ExpressionWriter, e: Expr, r: list[str], lanes: int, level: int, ty: str
+) -> str:
+    name = w.pair_product.get(lanes)
+    if name is not None:
+        halves = f"<{2 * lanes} x i16>"
+        a, b = (w.emit(level, f"bitcast {ty} {x} to {halves}") for x in r[:2])
+        if name not in w.declarations:
+            w.declare_intrinsic(name, ty, [halves, halves])
+        total = w.emit(level, f"call {ty} @llvm.{name}({halves} {a}, {halves} {b})")
+        return w.emit(level, f"add {ty} {total}, {r[2]}")
+    sixteen = "splat (i32 16)" if lanes else "16"
+    total = r[2]
+    for start in ("shl", ""):  # the low halves go up first
+        parts = [w.emit(level, f"{start} {ty} {x}, {sixteen}") if start else x for x in r[:2]]
+        a, b = (w.emit(level, f"ashr {ty} {x}, {sixteen}") for x in parts)
+        total = w.emit(level, f"add {ty} {total}, {w.emit(level, f'mul {ty} {a}, {b}')}")
+    return total
+
+
 def _select_plain(
     w: ExpressionWriter, e: Expr, r: list[str], lanes: int, level: int, ty: str
 ) -> str:
@@ -247,6 +267,7 @@ EMITTERS: dict[str, Emitter] = {
     "rint": _unary_float("roundeven"),
     "trunc": _unary_float("trunc"),
     "fma": _fma,
+    "dot_pairs": _dot_pairs,
     "select": _select_plain,
     "cast": _cast,
     "bitcast": _bitcast,

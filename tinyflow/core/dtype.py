@@ -133,6 +133,8 @@ ALL = (
 COMPILED = ALL
 #: Floats that are stored in 16 bits and computed in float32.
 NARROW = (float16, bfloat16)
+#: Integers whose products an instruction adds up in pairs: they fit into 16 bits with a sign.
+SMALL_INTEGERS = (int8, int16, uint8)
 
 _BY_KEY: dict[Any, DType] = {}
 for _d in ALL:

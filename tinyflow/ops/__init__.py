@@ -17,6 +17,10 @@ from tinyflow.ops.activation import (
     softsign,
     tanh,
 )
+from tinyflow.ops.adaptive_pooling import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+)
 from tinyflow.ops.comparison import (
     equal,
     greater,
@@ -112,6 +116,13 @@ from tinyflow.ops.logical import (
     logical_xor,
     select,
 )
+from tinyflow.ops.lp_pooling import (
+    lp_pool,
+)
+from tinyflow.ops.morphology import (
+    dilation2d,
+    erosion2d,
+)
 from tinyflow.ops.movement import (
     broadcast_to,
     expand_dims,
@@ -143,6 +154,13 @@ from tinyflow.ops.normalization import (
 )
 from tinyflow.ops.padding import (
     pad,
+)
+from tinyflow.ops.patches import (
+    patches,
+)
+from tinyflow.ops.pool_positions import (
+    max_positions,
+    max_unpool,
 )
 from tinyflow.ops.pooling import (
     avg_pool,
@@ -244,6 +262,8 @@ from tinyflow.ops.state import (
 
 __all__ = [
     "absolute",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "add",
     "add_n",
     "again",
@@ -272,6 +292,7 @@ __all__ = [
     "count_up_to",
     "cumprod",
     "cumsum",
+    "dilation2d",
     "divide",
     "dot",
     "einsum",
@@ -280,6 +301,7 @@ __all__ = [
     "erf",
     "erfc",
     "erfinv",
+    "erosion2d",
     "exp",
     "expand_dims",
     "expm1",
@@ -314,8 +336,11 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "lp_pool",
     "matmul",
     "max_pool",
+    "max_positions",
+    "max_unpool",
     "maximum",
     "minimum",
     "moments",
@@ -326,6 +351,7 @@ __all__ = [
     "ones",
     "ones_like",
     "pad",
+    "patches",
     "power",
     "prevent_gradient",
     "print_",

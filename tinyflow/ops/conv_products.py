@@ -68,7 +68,7 @@ class ConvProduct(Op):
 
     def infer(self, input: TensorType, filter: TensorType) -> TensorType:
         require_same_dtype(input, filter)
-        input.require_float().require_rank(len(self.strides) + 2)
+        input.require_number().require_rank(len(self.strides) + 2)
         filter.require_rank(len(self.strides) + 2)
         if input.shape is None or filter.shape is None or (
             self.groups > 1 and not is_static(filter.shape[-2:])
@@ -219,7 +219,7 @@ class FilterProduct(Op):
     def infer(self, input: TensorType, dy: TensorType) -> TensorType:
         require_same_dtype(input, dy)
         for type_ in (input, dy):
-            type_.require_float().require_rank(len(self.strides) + 2)
+            type_.require_number().require_rank(len(self.strides) + 2)
         axis = channel_axis(self.data_format)
         if input.shape is None or dy.shape is None or (
             self.groups > 1 and not is_static((input.shape[axis], dy.shape[axis]))

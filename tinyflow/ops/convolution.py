@@ -69,7 +69,7 @@ class ConvOp(Op, abstract=True):
                     expected=f"rank {rank}: "
                     + (self.data_format if what == "input" else "[taps.., inputs, outputs]"),
                 )
-        input.require_float()
+        input.require_number()
         if input.shape is None or filter.shape is None:
             return input.with_shape(None)
         channels = input.shape[channel_axis(self.data_format)]
@@ -137,7 +137,8 @@ class Conv(ConvOp):
     """y[n, o, k] = sum over taps t and channels c of x[n, o*stride + t*dilation - before, c] *
     filter[t, c, k], x zero outside.
 
-    input: float[n, h.., c]  filter: float[taps.., c / groups, co]  y: float[n, o.., co]
+    input: number[n, h.., c]  filter: number[taps.., c / groups, co]  y: number[n, o.., co]
+    Integers wrap around; int8 and uint8 cast to int32 are read as they are (ONNX ConvInteger).
     Gradient: ConvInputGrad, ConvFilterGrad
     Errors: ShapeError for ranks or channels that do not fit, or windows larger than the input;
     DTypeError; InvalidArgumentError for unknown attributes
@@ -176,6 +177,8 @@ class Conv(ConvOp):
         for x, w, own in CASES:
             arrays = _uniform(rng, x), _uniform(rng, w)
             yield Sample(arrays, Conv(*own), ulp=8.0, scale=float(np.prod(w[:-1])))
+        x, w = rng.integers(-99, 99, (2, 6, 5, 4)), rng.integers(-99, 99, (2, 3, 4, 3))
+        yield Sample((x.astype(np.int32), w.astype(np.int32)), Conv((1, 2), "SAME"))
 
     def bad_samples(self) -> Iterable[Any]:
         x, w = np.zeros((2, 5, 4, 3), np.float32), np.zeros((3, 2, 3, 6), np.float32)

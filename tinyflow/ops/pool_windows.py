@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from tinyflow import te
-from tinyflow.core.dtype import int32
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.ops.base import Op, Sample, TensorType
 from tinyflow.ops.movement import prefer_int
@@ -36,7 +35,8 @@ WRITTEN_OUT = 64
 
 
 class Line(NamedTuple):
-    """One spatial axis: extent of x, number of windows, and what slides."""
+    """One spatial axis: extent of x, number of windows, and what slides; ``after``: the padding
+    behind it, None where it is not known."""
 
     extent: Any
     count: Any
@@ -44,13 +44,16 @@ class Line(NamedTuple):
     stride: int
     dilation: int
     before: Any
+    after: int | None = 0
+    ceil: bool = False
 
     @property
     def is_padded(self) -> bool:
         """Whether a window may reach outside, as far as is known."""
         reach = (self.size - 1) * self.dilation
         if type(self.extent) is not int or type(self.count) is not int:
-            return not (type(self.before) is int and self.before == 0)
+            starts_inside = type(self.before) is int and self.before == 0
+            return not (starts_inside and self.after == 0 and not self.ceil)
         return bool(self.before) or (self.count - 1) * self.stride + reach >= self.extent
 
     def position(self, window: Any, tap: Any) -> Any:
@@ -96,13 +99,17 @@ class Line(NamedTuple):
 @dataclass(frozen=True)
 class PoolOp(Op, abstract=True):
     """What pooling ops share: size, strides and dilations of the window per spatial axis, padding
-    "SAME", "VALID" or ((before, after), ..), data_format."""
+    "SAME", "VALID" or ((before, after), ..), data_format; ceil: a last window may reach beyond the
+    padding, if it begins before."""
 
     size: tuple[int, ...] = (2, 2)
     strides: tuple[int, ...] = (2, 2)
     padding: Any = "VALID"
     dilations: tuple[int, ...] = (1, 1)
     data_format: str = "NHWC"
+    ceil: bool = False
+    #: whether the op with channels last gives the same numbers, transposed
+    turns: ClassVar[bool] = True
 
     @property
     def taps(self) -> list[tuple[int, ...]]:
@@ -122,7 +129,7 @@ class PoolOp(Op, abstract=True):
         for d, axis in enumerate(spatial_axes(self.data_format)):
             shape[axis] = output_extent(
                 shape[axis], self.size[d], self.strides[d], self.dilations[d],
-                padding_of(self.padding, d),
+                padding_of(self.padding, d), self.ceil,
             )  # fmt: skip
         return x.with_shape(tuple(shape))
 
@@ -132,8 +139,11 @@ class PoolOp(Op, abstract=True):
         for d, axis in enumerate(spatial_axes(self.data_format)):
             own = self.size[d], self.strides[d], self.dilations[d]
             pad = padding_of(self.padding, d)
-            count = prefer_int(output_extent(x[axis], *own, pad))
-            found.append(Line(x[axis], count, *own, before(x[axis], *own, pad)))
+            count = prefer_int(output_extent(x[axis], *own, pad, self.ceil))
+            after = None if pad == "SAME" else pad[1]
+            found.append(
+                Line(x[axis], count, *own, before(x[axis], *own, pad), after, self.ceil)
+            )
         return found
 
     def windowed(self, x: te.Tensor, element: Any, name: str) -> te.Tensor:
@@ -180,16 +190,26 @@ class PoolOp(Op, abstract=True):
 
     def arrays(self, x: Any, fill: Any) -> tuple[Any, list[int]]:
         """For references: x padded, and the number of windows per axis; channels last."""
+        own = self.pads(x)
         x = to_last(x, self.data_format)
-        own = [
-            (d, k, s, r, padding_of(self.padding, axis))
-            for axis, (d, k, s, r) in enumerate(
-                zip(x.shape[1:-1], self.size, self.strides, self.dilations, strict=True)
+        sliding = list(zip(x.shape[1:-1], self.size, self.strides, self.dilations, strict=True))
+        counts = [
+            output_extent(*line, padding_of(self.padding, axis), self.ceil)
+            for axis, line in enumerate(sliding)
+        ]
+        pads = [_covering(pair, count, *line)
+                for pair, count, line in zip(own, counts, sliding, strict=True)]  # fmt: skip
+        return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill), counts
+
+    def pads(self, like: Any) -> list[tuple[int, int]]:
+        """For references: the padding before and after each spatial axis."""
+        extents = to_last(like, self.data_format).shape[1:-1]
+        return [
+            pad_pair(h, k, s, r, padding_of(self.padding, axis))
+            for axis, (h, k, s, r) in enumerate(
+                zip(extents, self.size, self.strides, self.dilations, strict=True)
             )
         ]
-        pads = [pad_pair(*line) for line in own]
-        padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
-        return padded, [output_extent(*line) for line in own]
 
     def seen(self, x: Any, sizes: Any, tap: tuple[int, ...]) -> Any:
         return x[covered(tap, sizes, self.strides, self.dilations)]
@@ -198,38 +218,17 @@ class PoolOp(Op, abstract=True):
         """The padded array without its padding, in the op's format."""
         shape = to_last(like, self.data_format).shape
         index: list[Any] = [slice(None)]
-        for d in range(len(self.size)):
-            extent = shape[d + 1]
-            b, _ = pad_pair(extent, self.size[d], self.strides[d], self.dilations[d],
-                            padding_of(self.padding, d))  # fmt: skip
+        for (b, _), extent in zip(self.pads(like), shape[1:-1], strict=True):
             index.append(slice(b, b + extent))
         return from_last(padded[tuple(index)], self.data_format)
 
-    def counts(self, x: Any, sizes: Any) -> Any:
-        inside, _ = self.arrays(np.ones_like(x), 0)
-        return np.maximum(sum(self.seen(inside, sizes, tap) for tap in self.taps), 1)
-
-    def count(self, lines: list[Line], windows: Sequence[Any], dtype: Any) -> Any:
-        """Elements of a window that lie inside, as a number of ``dtype``."""
-        counts: Any = None
-        fixed = 1
-        for line, window in zip(lines, windows, strict=True):
-            if not line.is_padded:
-                fixed *= line.size
-                continue
-            own: Any = None
-            for tap in range(line.size):
-                inside = inside_all(line.inside(line.position(window, tap)))
-                one = te.select(inside, te.const(1, int32), te.const(0, int32))
-                own = one if own is None else own + one
-            counts = own if counts is None else counts * own
-        if counts is None:
-            return te.const(fixed, dtype)
-        total = te.maximum(counts * te.const(fixed, int32), te.const(1, int32))
-        return te.cast(total, dtype)
-
     def attributes_of(self) -> tuple[Any, ...]:
-        return self.size, self.strides, self.padding, self.dilations, self.data_format
+        """The six attributes that all pooling ops share."""
+        return tuple(getattr(self, f.name) for f in fields(PoolOp))
+
+    def over_same_windows(self, kind: Any, *rest: Any) -> Any:
+        """An op of the class ``kind`` with these windows and its own further attributes."""
+        return kind(*self.attributes_of(), *rest)
 
     def bad_types(self) -> Iterable[Any]:
         """(sample, error) of one input."""
@@ -239,3 +238,11 @@ class PoolOp(Op, abstract=True):
         yield Sample((x,), type(self)(padding="FULL")), InvalidArgumentError
         yield Sample((x,), type(self)((2,))), InvalidArgumentError
         yield Sample((x > 0,), type(self)()), DTypeError
+
+
+def _covering(
+    pads: tuple[int, int], count: int, extent: int, size: int, stride: int, dilation: int
+) -> tuple[int, int]:
+    """The padding, extended to where the last of ``count`` windows ends."""
+    end = (count - 1) * stride + (size - 1) * dilation + 1
+    return pads[0], max(pads[1], end - pads[0] - extent)

@@ -11,7 +11,7 @@ windows it lies in. So nothing scatters, and all vectorise.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,17 @@ import numpy as np
 
 from tinyflow import te
 from tinyflow.core.dtype import float32, int32
-from tinyflow.core.error import DTypeError, ShapeError, TinyFlowError, Unsupported
-from tinyflow.core.shape import is_static, merge_shapes, show
+from tinyflow.core.error import (
+    DTypeError,
+    InvalidArgumentError,
+    ShapeError,
+    TinyFlowError,
+    Unsupported,
+)
+from tinyflow.core.shape import merge_shapes, show
 from tinyflow.ops.base import Sample, TensorType, Value, emit, ranged, require_same_dtype
 from tinyflow.ops.padding import inside_all
-from tinyflow.ops.pool_windows import WRITTEN_OUT, PoolOp
+from tinyflow.ops.pool_windows import WRITTEN_OUT, Line, PoolOp
 from tinyflow.ops.windows import from_last, spatial_axes, to_last
 
 #: the largest window whose gradient is written out
@@ -43,7 +49,20 @@ CASES: tuple[Any, ...] = (
     ((1, 4, 5, 6, 2), ((2, 2, 3), (2, 2, 1), "SAME", (1, 1, 1), "NDHWC")),
     ((0, 4, 4, 2), ((2, 2), (2, 2))),
     ((2, 9, 10, 3), ((8, 9), (2, 2), "SAME")),
+    ((2, 7, 6, 3), ((3, 2), (2, 3), ((1, 0), (0, 1)), (1, 2), "NHWC", True)),
+    ((1, 3, 8, 9), ((2, 3), (4, 2), "VALID", (1, 1), "NCHW", True)),
+    ((2, 5, 3), ((1,), (3,), ((0, 1),), (1,), "NWC", True)),
 )
+
+
+def counted_cases(kind: Any) -> Iterable[tuple[tuple[int, ...], Any]]:
+    """Shape of x and an op of the class ``kind``: sums, and means that count the padding."""
+    pads = ((1, 0), (0, 1))
+    yield (2, 7, 6, 3), kind((3, 2), (2, 3), pads, (1, 2), "NHWC", True, "padded")
+    yield (2, 3, 6, 5), kind((3, 2), (1, 2), pads, (1, 1), "NCHW", False, "padded")
+    yield (3, 8, 2), kind((3,), (2,), "SAME", (1,), "NWC", True, "padded")
+    yield (1, 9, 10, 4), kind((8, 9), (2, 2), "SAME", (1, 1), "NHWC", False, 1)
+    yield (2, 5, 4, 3), kind((2, 2), (2, 2), "VALID", (1, 1), "NHWC", True, 3)
 
 
 def _spaced(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -177,10 +196,11 @@ class PoolArgmax(PoolOp):
 def _index_type(wanted: TensorType, index: TensorType) -> None:
     """Errors: DTypeError, ShapeError when ``index`` has not one number per window."""
     index.require_integer()
-    _check_windows(wanted, index, "index")
+    check_windows(wanted, index, "index")
 
 
-def _check_windows(wanted: TensorType, given: TensorType, what: str) -> None:
+def check_windows(wanted: TensorType, given: TensorType, what: str) -> None:
+    """Errors: ShapeError when ``given`` has not the shape of ``wanted``."""
     try:
         merge_shapes(wanted.shape, given.shape)
     except TinyFlowError:
@@ -250,7 +270,7 @@ class PoolPut(PoolOp):
     def infer(self, dy: TensorType, index: TensorType, like: TensorType) -> TensorType:
         wanted = self.output_type(like)
         dy.require_number()
-        _check_windows(wanted, dy, "dy")
+        check_windows(wanted, dy, "dy")
         _index_type(wanted, index)
         return dy.with_shape(like.shape)
 
@@ -286,8 +306,71 @@ class PoolPut(PoolOp):
 
 
 @dataclass(frozen=True)
-class AvgPool(PoolOp):
-    """y[n, o, c] = mean of x[n, h, c] over the positions h of window o that lie inside.
+class MeanOp(PoolOp, abstract=True):
+    """What means share: what a window's sum is divided by.
+
+    counted: "inside" (its elements that lie inside x), "padded" (those and the ones in the
+    padding), or a number for every window (1: the sum).
+    """
+
+    counted: Any = "inside"
+
+    def output_type(self, x: TensorType) -> TensorType:
+        fixed = type(self.counted) is int and self.counted > 0
+        if not fixed and self.counted not in ("inside", "padded"):
+            raise InvalidArgumentError(
+                f"counted is {self.counted!r}", choices=("inside", "padded", "a number above 0")
+            )
+        return PoolOp.output_type(self, x)
+
+    def mean_attributes(self) -> tuple[Any, ...]:
+        return (*self.attributes_of(), self.counted)
+
+    def count(self, lines: list[Line], windows: Sequence[Any], dtype: Any) -> Any:
+        """What the sum of a window is divided by, as a number of ``dtype``."""
+        if type(self.counted) is int:
+            return te.const(self.counted, dtype)
+        counts: Any = None
+        fixed = 1
+        for line, window in zip(lines, windows, strict=True):
+            own: Any = None
+            for tap in range(line.size):
+                conditions = self._counts(line, line.position(window, tap))
+                if not conditions:
+                    break
+                one = te.select(inside_all(conditions), te.const(1, int32), te.const(0, int32))
+                own = one if own is None else own + one
+            if own is None:
+                fixed *= line.size
+            else:
+                counts = own if counts is None else counts * own
+        if counts is None:
+            return te.const(fixed, dtype)
+        total = te.maximum(counts * te.const(fixed, int32), te.const(1, int32))
+        return te.cast(total, dtype)
+
+    def _counts(self, line: Line, at: Any) -> list[Any]:
+        """Conditions for the position ``at`` to count; none where all do."""
+        if self.counted == "inside":
+            return line.inside(at)
+        return [at < line.extent + line.after] if line.ceil and line.after is not None else []
+
+    def counts(self, x: Any, sizes: Any) -> Any:
+        """For references: ``count`` of every window, channels last."""
+        if type(self.counted) is int:
+            return x.dtype.type(self.counted)
+        ones, _ = self.arrays(np.ones_like(x), 0)
+        if self.counted == "padded":
+            extents = to_last(x, self.data_format).shape[1:-1]
+            reach = (slice(n + sum(p)) for n, p in zip(extents, self.pads(x), strict=True))
+            ones[(slice(None), *reach)] = 1
+        return np.maximum(sum(self.seen(ones, sizes, tap) for tap in self.taps), 1)
+
+
+@dataclass(frozen=True)
+class AvgPool(MeanOp):
+    """y[n, o, c] = sum of x[n, h, c] over the positions h of window o that lie inside, divided by
+    how many count: by default those, so that y is their mean.
 
     value: float[n, h.., c]    y: float[n, o.., c]; 0 where a window lies wholly in the padding
     Gradient: AvgPoolGrad      Errors: ShapeError, DTypeError, InvalidArgumentError
@@ -323,20 +406,22 @@ class AvgPool(PoolOp):
         return self.windowed(x, element, "avg_pool")
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
-        return (emit(AvgPoolGrad(*self.attributes_of()), dy, x),)
+        return (emit(AvgPoolGrad(*self.mean_attributes()), dy, x),)
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for shape, own in CASES:
             x = ranged(rng, shape, "float", -2, 2)
             yield Sample((x,), AvgPool(*own), ulp=16.0, scale=2.0)
+        for shape, op in counted_cases(AvgPool):
+            yield Sample((ranged(rng, shape, "float", -2, 2),), op, ulp=16.0, scale=9.0)
 
     def bad_samples(self) -> Iterable[Any]:
         yield from self.bad_types()
 
 
 @dataclass(frozen=True)
-class AvgPoolGrad(PoolOp):
-    """dx[n, h, c] = sum over the windows o that hold h of dy[n, o, c] / elements of o inside.
+class AvgPoolGrad(MeanOp):
+    """dx[n, h, c] = sum over the windows o that hold h of dy[n, o, c] / elements of o that count.
 
     dy: float[n, o.., c]   like: what was pooled, only its shape matters      dx: type of like
     Gradient: AvgPool      Errors: ShapeError, DTypeError
@@ -344,7 +429,7 @@ class AvgPoolGrad(PoolOp):
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         require_same_dtype(dy, like)
-        _check_windows(self.output_type(like.require_float()), dy, "dy")
+        check_windows(self.output_type(like.require_float()), dy, "dy")
         return like
 
     def reference(self, dy: Any, like: Any) -> Any:
@@ -363,13 +448,15 @@ class AvgPoolGrad(PoolOp):
         return self.gathered(dy, like, element, "avg_pool_grad")
 
     def vjp(self, dz: Value, z: Value, dy: Value, like: Value) -> tuple[Any, ...]:
-        return emit(AvgPool(*self.attributes_of()), dz), None
+        return emit(AvgPool(*self.mean_attributes()), dz), None
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
-        for shape, own in (*CASES, ((2, 8, 9, 3), ((2, 3), (3, 5)))):
-            y: Any = AvgPool(*own).infer(TensorType(float32, shape)).shape
+        plain = [(shape, AvgPoolGrad(*own)) for shape, own in CASES]
+        for shape, op in (*plain, ((2, 8, 9, 3), AvgPoolGrad((2, 3), (3, 5))),
+                          *counted_cases(AvgPoolGrad)):  # fmt: skip
+            y: Any = op.output_type(TensorType(float32, shape)).shape
             arrays = ranged(rng, y, "float", -1, 1), np.zeros(shape, np.float32)
-            yield Sample(arrays, AvgPoolGrad(*own), ulp=16.0, scale=2.0)
+            yield Sample(arrays, op, ulp=16.0, scale=9.0)
 
     def bad_samples(self) -> Iterable[Any]:
         x = np.zeros((2, 4, 6, 3), np.float32)
@@ -380,47 +467,18 @@ class AvgPoolGrad(PoolOp):
 def max_pool(
     x: Any, size: Any = (2, 2), strides: Any = (2, 2), padding: Any = "VALID",
     dilations: Any = (1, 1), data_format: str = "NHWC", name: str | None = "MaxPool",
+    ceil: bool = False,
 ) -> Any:  # fmt: skip
     """The largest element of every window. See MaxPool."""
-    op = MaxPool(tuple(size), tuple(strides), padding, tuple(dilations), data_format)
+    op = MaxPool(tuple(size), tuple(strides), padding, tuple(dilations), data_format, ceil)
     return emit(op, x, name=name)
 
 
 def avg_pool(
     x: Any, size: Any = (2, 2), strides: Any = (2, 2), padding: Any = "VALID",
     dilations: Any = (1, 1), data_format: str = "NHWC", name: str | None = "AvgPool",
+    ceil: bool = False, counted: Any = "inside",
 ) -> Any:  # fmt: skip
     """The mean of every window. See AvgPool."""
-    op = AvgPool(tuple(size), tuple(strides), padding, tuple(dilations), data_format)
+    op = AvgPool(tuple(size), tuple(strides), padding, tuple(dilations), data_format, ceil, counted)
     return emit(op, x, name=name)
-
-
-def max_positions(
-    x: Value, size: Any, strides: Any, padding: Any, dilations: Any, data_format: str, dtype: Any
-) -> Any:
-    """The position (h * width + w) * channels + c of every window's first largest element.
-
-    x: [n, h, w, c] with h, w, c known.     Errors: Unsupported when they are not
-    """
-    from tinyflow.ops.convert import cast
-    from tinyflow.ops.creation import constant
-    from tinyflow.ops.division import floordiv, floormod
-    from tinyflow.ops.elementwise import add, multiply
-
-    op = PoolArgmax(tuple(size), tuple(strides), padding, tuple(dilations), data_format)
-    if x.type.shape is None or not is_static(x.type.shape[1:]):
-        raise Unsupported(f"positions in an image of unknown size {x.type}",
-                          hint="give the placeholder its height and width")  # fmt: skip
-    width, channels = x.type.shape[2:]
-    rows, columns = op.lines(x.type.shape)
-    tap = emit(op, x)
-    row = add(floordiv(tap, op.size[1]), constant(_starts(rows)[:, None, None]))
-    column = add(floormod(tap, op.size[1]), constant(_starts(columns)[:, None]))
-    place = add(multiply(cast(row, dtype), width), cast(column, dtype))
-    number = constant(np.arange(channels), dtype)  # type: ignore[arg-type]
-    return add(multiply(place, channels), number)
-
-
-def _starts(line: Any) -> np.ndarray:
-    """Where each window of an axis begins."""
-    return (np.arange(line.count) * line.stride - line.before).astype(np.int32)

@@ -71,11 +71,14 @@ def padding_of(padding: Padding, axis: int) -> Any:
     return (0, 0) if padding == "VALID" else padding[axis]
 
 
-def output_extent(extent: Any, size: int, stride: int, dilation: int, padding: Any) -> Any:
+def output_extent(
+    extent: Any, size: int, stride: int, dilation: int, padding: Any, ceil: bool = False
+) -> Any:
     """Number of windows along an axis. Errors: ShapeError when a window does not fit.
 
     SAME: ceil(extent / stride); otherwise floor((extent + before + after - reach) / stride) + 1,
-    with reach = (size - 1) * dilation + 1.
+    with reach = (size - 1) * dilation + 1. ceil: the quotient is rounded up, but no window begins
+    behind the last element (what torch and ONNX call ceil_mode).
     """
     if padding == "SAME":
         return (extent + (stride - 1)) // stride
@@ -87,7 +90,11 @@ def output_extent(extent: Any, size: int, stride: int, dilation: int, padding: A
             expected=f"an extent of at least {reach} with the padding",
             hint='padding="SAME" adds the zeros that are missing',
         )
-    return room // stride + 1
+    if not ceil:
+        return room // stride + 1
+    # min(ceil(room / stride) + 1, ceil((extent + before) / stride)), the minimum drawn inside.
+    last = padding[0] + min(padding[1] + stride - reach, 0)
+    return (extent + (last + stride - 1)) // stride
 
 
 def pad_pair(extent: Any, size: int, stride: int, dilation: int, padding: Any) -> tuple[int, int]:

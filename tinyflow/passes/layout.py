@@ -82,6 +82,8 @@ def is_channels_first(node: Node) -> bool:
     op = node.op
     if not isinstance(op, (ConvOp, PoolOp, BiasAdd, FusedBatchNorm)):
         return False
+    if isinstance(op, PoolOp) and not op.turns:
+        return False
     return channels_first(op.data_format) and (node.inputs[0].type.rank or 0) > 2
 
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from tinyflow.ir.graph.nodes import Function
 from tinyflow.passes.base import GraphPass
-from tinyflow.passes.rules import algebraic, domain, layout, pieces, products, stability
+from tinyflow.passes.rules import (
+    algebraic,
+    convolution,
+    domain,
+    layout,
+    pieces,
+    products,
+    stability,
+)
 from tinyflow.rewrite import RuleSet
 
 
@@ -27,7 +35,14 @@ def rule_pass(name: str, rule_set: RuleSet, doc: str) -> GraphPass:
 STABILIZE = RuleSet("stabilize", [*layout.RULES, *stability.RULES])
 SIMPLIFY = RuleSet(
     "simplify",
-    [*layout.RULES, *pieces.RULES, *products.RULES, *algebraic.RULES, *domain.RULES],
+    [
+        *layout.RULES,
+        *pieces.RULES,
+        *products.RULES,
+        *algebraic.RULES,
+        *domain.RULES,
+        *convolution.RULES,
+    ],
 )
 
 stabilize = rule_pass(

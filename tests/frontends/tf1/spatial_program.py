@@ -59,6 +59,27 @@ def cases(tf):
 
                 yield f"{name}_{size}_{stride}_{padding}", pooled, [grid(2, 7, 6, 3)]
     yield "pool", lambda a: nn.pool(a, [3], "AVG", "SAME", strides=[2]), [wave(2, 9, 3)]
+    yield "pool_dilated", lambda a: nn.pool(a, [2], "MAX", "VALID", [3]), [grid(2, 9, 3)]
+    yield "pool_v2", lambda a: nn.max_pool_v2(a, 2, [2, 1, 3], "SAME"), [wave(1, 4, 5, 6, 2)]
+    arrays = [grid(2, 7, 6, 3), grid(3, 2, 3)]
+    yield "dilation", lambda a, b: nn.dilation2d(a, b, [1, 2, 1, 1], [1, 1, 2, 1], "SAME"), arrays
+    yield "erosion", lambda a, b: nn.erosion2d(a, b, [1, 1, 2, 1], [1, 2, 1, 1], "VALID"), arrays
+
+    def patches(a):
+        return tf.extract_image_patches(a, [1, 3, 2, 1], [1, 2, 1, 1], [1, 1, 2, 1], "SAME")
+
+    yield "patches", patches, [x]
+    arrays = [wave(1, 4, 5, 6, 2)]
+    sizes = [1, 2, 3, 2, 1], [1, 1, 2, 3, 1]
+    yield "volume_patches", lambda a: tf.extract_volume_patches(a, *sizes, "VALID"), arrays
+    for batch in (False, True):
+
+        def pooled(a, batch=batch):
+            own = [1, 3, 2, 1], [1, 2, 2, 1], "SAME"
+            y, index = nn.max_pool_with_argmax(a, *own, include_batch_in_index=batch)
+            return y + tf.cast(index, tf.float32)
+
+        yield f"argmax_{batch}", pooled, [grid(2, 7, 6, 3)]
     arrays = [x, wave(3), wave(3, phase=2.0)]
     yield "fused", lambda a, b, c: nn.fused_batch_norm(a, b, c)[0], arrays
     arrays = [x, wave(3), wave(3) ** 2, wave(3, phase=2.0), wave(3, phase=3.0)]

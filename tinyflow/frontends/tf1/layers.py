@@ -1,7 +1,7 @@
 """``tf.layers``: layers with their own variables, named as TensorFlow-1 names them.
 
 Main functions: ``dense``, ``conv2d``, ``batch_normalization``. May import core, ops, nn_functions,
-nn_spatial, variable_scope.
+nn_pooling, nn_spatial, variable_scope.
 A layer without a name is called after its function and numbered: ``conv2d/kernel``,
 ``conv2d_1/kernel``.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError, Unsupported
-from tinyflow.frontends.tf1 import nn_functions, nn_spatial
+from tinyflow.frontends.tf1 import nn_functions, nn_pooling, nn_spatial
 from tinyflow.frontends.tf1.convert import is_tensor, tensor
 from tinyflow.frontends.tf1.graph_keys import GraphKeys, add_to_collection
 from tinyflow.frontends.tf1.initializers import Ones, Zeros
@@ -220,7 +220,7 @@ def _pool_layer(kind: str, dims: int) -> Callable[..., Any]:
         data_format: str = "channels_last", name: Name = None,
     ) -> Any:  # fmt: skip
         form = _data_format(data_format, dims)
-        function = getattr(nn_spatial, f"{kind.lower()}_pool" + {2: ""}.get(dims, f"{dims}d"))
+        function = getattr(nn_pooling, f"{kind.lower()}_pool" + {2: ""}.get(dims, f"{dims}d"))
         with _scope(name, own_name, None):
             return function(
                 tensor(inputs), _repeat(pool_size, dims), _repeat(strides, dims), padding.upper(),

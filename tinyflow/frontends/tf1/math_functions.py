@@ -132,9 +132,12 @@ def log_sigmoid(x: Any, name: str | None = None) -> Any:
 def matmul(
     a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False,
     adjoint_a: bool = False, adjoint_b: bool = False, a_is_sparse: bool = False,
-    b_is_sparse: bool = False, name: str | None = None,
+    b_is_sparse: bool = False, name: str | None = None, output_type: Any = None,
 ) -> Any:  # fmt: skip
-    """The matrix product a @ b, of batches of matrices too."""
+    """The matrix product a @ b, of batches of matrices too.
+
+    output_type: both are converted to it first (TensorFlow 2's int8 products with int32 sums).
+    """
     graph = graph_of(a, b)
     with graph.as_default():
         if not isinstance(a, Value) or not isinstance(b, Value):
@@ -142,6 +145,8 @@ def matmul(
                 a, b = tensor(a, "a") if isinstance(a, Value) else _beside(a, b, "a"), b
                 b = b if isinstance(b, Value) else _beside(b, a, "b")
                 name = scope
+        if output_type is not None:
+            a, b = cast(a, output_type), cast(b, output_type)
         return contraction.matmul(
             a, b, transpose_a=bool(transpose_a or adjoint_a),
             transpose_b=bool(transpose_b or adjoint_b), name=name,

@@ -1,19 +1,17 @@
-"""``tf.nn`` for images: convolutions, pooling, normalisation with TensorFlow-1's signatures.
+"""``tf.nn`` for images: convolutions and normalisation with TensorFlow-1's signatures.
 
-Main functions: ``conv2d``, ``conv2d_transpose``, ``max_pool``, ``fused_batch_norm``.
+Main functions: ``conv2d``, ``conv2d_transpose``, ``fused_batch_norm``.
 May import core, ops, convert.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from tinyflow.core.dtype import int64
 from tinyflow.core.error import InvalidArgumentError, Unsupported
 from tinyflow.frontends.tf1.array_functions import one_of
 from tinyflow.frontends.tf1.convert import extents, graph_of, tensor
-from tinyflow.ops import convolution, creation, movement, normalization, pooling
+from tinyflow.ops import convolution, creation, movement, normalization
 from tinyflow.ops.activation import relu
 from tinyflow.ops.convert import cast, stop_gradient
 from tinyflow.ops.elementwise import divide, multiply, negative, squared_difference
@@ -30,7 +28,7 @@ def _format(data_format: str | None, dims: int) -> str:
     return FORMATS[dims][0] if data_format is None else data_format
 
 
-def _steps(value: Any, dims: int, data_format: str, word: str) -> tuple[int, ...]:
+def steps(value: Any, dims: int, data_format: str, word: str) -> tuple[int, ...]:
     """Strides, rates or window sizes of the spatial axes, from one number, one per spatial axis
     or one per axis. Errors: Unsupported where batch or channels have another one than 1."""
     if value is None:
@@ -69,13 +67,14 @@ def _padding(padding: Any, dims: int, data_format: str) -> Any:
     return tuple(pairs)
 
 
-def _attributes(
+def attributes(
     dims: int, strides: Any, padding: Any, dilations: Any, data_format: str | None
 ) -> Attributes:
+    """Strides, padding, dilations and format of ``dims`` spatial axes as the ops take them."""
     form = _format(data_format, dims)
     return (
-        _steps(strides, dims, form, "strides"), _padding(padding, dims, form),
-        _steps(dilations, dims, form, "dilations"), form,
+        steps(strides, dims, form, "strides"), _padding(padding, dims, form),
+        steps(dilations, dims, form, "dilations"), form,
     )  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def conv1d(
     graph = graph_of(value, filters)
     form = {"NHWC": "NWC", "NCHW": "NCW"}.get(data_format or "NWC", data_format)
     with graph.as_default(), graph.name_scope(name or "conv1d"):
-        own = _attributes(1, stride, padding, dilations, form)
+        own = attributes(1, stride, padding, dilations, form)
         return convolution.conv(tensor(value), tensor(filters), *own, name="Squeeze")
 
 
@@ -103,7 +102,7 @@ def conv2d(
     A filter for fewer channels than the input has makes groups.
     """
     filter = one_of(filter, filters, "filter", "filters", "conv2d")
-    own = _attributes(2, strides, padding, dilations, data_format)
+    own = attributes(2, strides, padding, dilations, data_format)
     return convolution.conv(input, filter, *own, name=name or "Conv2D")
 
 
@@ -113,7 +112,7 @@ def conv3d(
 ) -> Any:  # fmt: skip
     """Convolution of volumes: input [n, d, h, w, c], filter [taps, taps, taps, c, co]."""
     filter = one_of(filter, filters, "filter", "filters", "conv3d")
-    own = _attributes(3, strides, padding, dilations, data_format)
+    own = attributes(3, strides, padding, dilations, data_format)
     return convolution.conv(input, filter, *own, name=name or "Conv3D")
 
 
@@ -127,13 +126,14 @@ def convolution_nd(
     graph = graph_of(input, filter)
     with graph.as_default(), graph.name_scope(name or "convolution") as scope:
         input, filter = tensor(input), tensor(filter)
-        dims = _dims(filter.type.rank, input.type.rank, "convolution")
+        dims = spatial_rank(filter.type.rank, input.type.rank, "convolution")
         rate = one_of(dilation_rate, dilations, "dilation_rate", "dilations", "convolution")
-        own = _attributes(dims, strides, padding, rate, data_format)
+        own = attributes(dims, strides, padding, rate, data_format)
         return convolution.conv(input, filter, *own, name=scope)
 
 
-def _dims(first: int | None, second: int | None, function: str) -> int:
+def spatial_rank(first: int | None, second: int | None, function: str) -> int:
+    """How many spatial axes an image of rank ``first`` (or ``second``) has."""
     rank = second if first is None else first
     if rank is None or rank - 2 not in FORMATS:
         raise InvalidArgumentError(
@@ -163,7 +163,7 @@ def depthwise_conv2d(
     rate = one_of(rate, dilations, "rate", "dilations", "depthwise_conv2d")
     graph = graph_of(input, filter)
     with graph.as_default(), graph.name_scope(name or "depthwise") as scope:
-        own = _attributes(2, strides, padding, rate, data_format)
+        own = attributes(2, strides, padding, rate, data_format)
         return _depthwise(tensor(input, "tensor_in"), tensor(filter, "filter_in"), own, scope)
 
 
@@ -184,9 +184,9 @@ def separable_conv2d(
     rate = one_of(rate, dilations, "rate", "dilations", "separable_conv2d")
     graph = graph_of(input, depthwise_filter, pointwise_filter)
     with graph.as_default(), graph.name_scope(name or "separable_conv2d") as scope:
-        own = _attributes(2, strides, padding, rate, data_format)
+        own = attributes(2, strides, padding, rate, data_format)
         each = _depthwise(tensor(input), tensor(depthwise_filter), own, "depthwise")
-        plain = _attributes(2, 1, "VALID", None, data_format)
+        plain = attributes(2, 1, "VALID", None, data_format)
         return convolution.conv(each, tensor(pointwise_filter), *plain, name=scope)
 
 
@@ -204,7 +204,7 @@ def _conv_transpose(
     graph = graph_of(dy, filter, output_shape)
     default = f"conv{dims}d_transpose"
     with graph.as_default(), graph.name_scope(name or default) as scope:
-        own = _attributes(dims, strides, padding, dilations, data_format)
+        own = attributes(dims, strides, padding, dilations, data_format)
         return _transposed(tensor(dy, "value"), tensor(filter, "filter"), output_shape,
                            own, scope)  # fmt: skip
 
@@ -263,107 +263,8 @@ def conv2d_backprop_filter(
     with graph.as_default(), graph.name_scope(name or "Conv2DBackpropFilter") as scope:
         input, dy = tensor(input), tensor(out_backprop)
         like = creation.zeros(extents(filter_sizes), input.dtype, name="filter_sizes")
-        own = _attributes(2, strides, padding, dilations, data_format)
+        own = attributes(2, strides, padding, dilations, data_format)
         return convolution.conv_filter_grad(input, dy, like, *own, name=scope)
-
-
-def _pool(
-    kind: Any, dims: int, value: Any, ksize: Any, strides: Any, padding: Any,
-    data_format: str | None, dilations: Any, name: Name,
-) -> Any:  # fmt: skip
-    own = _attributes(dims, strides, padding, dilations, data_format)
-    size = _steps(ksize, dims, own[-1], "ksize")
-    return kind(value, size, *own, name=name)
-
-
-def max_pool(
-    value: Any = None, ksize: Any = None, strides: Any = None, padding: Any = None,
-    data_format: str = "NHWC", name: Name = None, input: Any = None,
-) -> Any:  # fmt: skip
-    """The largest element of every window of [n, h, w, c]."""
-    value = one_of(value, input, "value", "input", "max_pool")
-    return _pool(pooling.max_pool, 2, value, ksize, strides, padding, data_format, None,
-                 name or "MaxPool")  # fmt: skip
-
-
-def avg_pool(
-    value: Any = None, ksize: Any = None, strides: Any = None, padding: Any = None,
-    data_format: str = "NHWC", name: Name = None, input: Any = None,
-) -> Any:  # fmt: skip
-    """The mean of every window of [n, h, w, c]; padding does not count."""
-    value = one_of(value, input, "value", "input", "avg_pool")
-    return _pool(pooling.avg_pool, 2, value, ksize, strides, padding, data_format, None,
-                 name or "AvgPool")  # fmt: skip
-
-
-def max_pool1d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NWC", name: Name = None
-) -> Any:
-    """The largest element of every window of [n, w, c]."""
-    return _pool(pooling.max_pool, 1, input, ksize, strides, padding, data_format, None,
-                 name or "MaxPool1d")  # fmt: skip
-
-
-def avg_pool1d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NWC", name: Name = None
-) -> Any:
-    """The mean of every window of [n, w, c]."""
-    return _pool(pooling.avg_pool, 1, input, ksize, strides, padding, data_format, None,
-                 name or "AvgPool1D")  # fmt: skip
-
-
-def max_pool3d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NDHWC",
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """The largest element of every window of [n, d, h, w, c]."""
-    return _pool(pooling.max_pool, 3, input, ksize, strides, padding, data_format, None,
-                 name or "MaxPool3D")  # fmt: skip
-
-
-def avg_pool3d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NDHWC",
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """The mean of every window of [n, d, h, w, c]."""
-    return _pool(pooling.avg_pool, 3, input, ksize, strides, padding, data_format, None,
-                 name or "AvgPool3D")  # fmt: skip
-
-
-def pool(
-    input: Any, window_shape: Sequence[int], pooling_type: str, padding: Any,
-    dilation_rate: Any = None, strides: Any = None, name: Name = None,
-    data_format: str | None = None, dilations: Any = None,
-) -> Any:  # fmt: skip
-    """Pooling of one to three spatial axes; pooling_type "MAX" or "AVG"."""
-    kinds = {"MAX": (pooling.max_pool, "max_pool"), "AVG": (pooling.avg_pool, "avg_pool")}
-    if pooling_type not in kinds:
-        raise InvalidArgumentError(f"unknown pooling_type {pooling_type!r}", choices=tuple(kinds))
-    kind, default = kinds[pooling_type]
-    rate = one_of(dilation_rate, dilations, "dilation_rate", "dilations", "pool")
-    return _pool(kind, len(window_shape), input, window_shape, strides, padding, data_format, rate,
-                 name or default)  # fmt: skip
-
-
-def max_pool_with_argmax(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NHWC",
-    Targmax: Any = None, name: Name = None, output_dtype: Any = None,
-    include_batch_in_index: bool = False,
-) -> tuple[Any, Any]:  # fmt: skip
-    """``max_pool``, and where each element lies: (h * width + w) * channels + c within its image.
-
-    Errors: Unsupported for an image of unknown size, or an index that counts the images.
-    """
-    if include_batch_in_index or data_format != "NHWC":
-        raise Unsupported("max_pool_with_argmax: include_batch_in_index, NCHW",
-                          expected="an index within each image, NHWC")  # fmt: skip
-    graph = graph_of(input)
-    with graph.as_default(), graph.name_scope(name or "MaxPoolWithArgmax") as scope:
-        x = tensor(input)
-        own = _attributes(2, strides, padding, None, data_format)
-        size = _steps(ksize, 2, data_format, "ksize")
-        y = pooling.max_pool(x, size, *own, name=scope)
-        return y, pooling.max_positions(x, size, *own, dtype=output_dtype or Targmax or int64)
 
 
 def fused_batch_norm(

@@ -393,19 +393,30 @@ ops.reduction.l2_loss: nn.l2_loss
 .nn_spatial.conv3d_transpose: nn.conv3d_transpose
 .nn_spatial.conv2d_backprop_input: nn.conv2d_backprop_input
 .nn_spatial.conv2d_backprop_filter: nn.conv2d_backprop_filter
-.nn_spatial.max_pool: nn.max_pool nn.max_pool2d
-.nn_spatial.avg_pool: nn.avg_pool nn.avg_pool2d
-.nn_spatial.max_pool1d: nn.max_pool1d
-.nn_spatial.avg_pool1d: nn.avg_pool1d
-.nn_spatial.max_pool3d: nn.max_pool3d
-.nn_spatial.avg_pool3d: nn.avg_pool3d
-.nn_spatial.pool: nn.pool
+.nn_pooling.max_pool: nn.max_pool nn.max_pool2d
+.nn_pooling.avg_pool: nn.avg_pool nn.avg_pool2d
+.nn_pooling.max_pool1d: nn.max_pool1d
+.nn_pooling.avg_pool1d: nn.avg_pool1d
+.nn_pooling.max_pool3d: nn.max_pool3d
+.nn_pooling.avg_pool3d: nn.avg_pool3d
+.nn_pooling.pool: nn.pool
 .nn_spatial.fused_batch_norm: nn.fused_batch_norm
 .nn_spatial.batch_normalization: nn.batch_normalization
 .nn_spatial.lrn: nn.lrn nn.local_response_normalization
 .nn_spatial.crelu: nn.crelu
 .nn_spatial.weighted_moments: nn.weighted_moments
-.nn_spatial.max_pool_with_argmax: nn.max_pool_with_argmax
+.nn_pooling.max_pool_with_argmax: nn.max_pool_with_argmax
+.nn_pooling.max_pool_nd: nn.max_pool_v2
+.nn_pooling.avg_pool_nd: nn.avg_pool_v2
+.nn_pooling.dilation2d: nn.dilation2d
+.nn_pooling.erosion2d: nn.erosion2d
+.nn_pooling.extract_image_patches: image.extract_image_patches extract_image_patches
+.nn_pooling.extract_patches: image.extract_patches
+.nn_pooling.extract_volume_patches: extract_volume_patches
+.nn_pooling.max_unpool: nn.max_unpool
+.nn_pooling.lp_pool: nn.lp_pool
+.nn_pooling.adaptive_avg_pool: nn.adaptive_avg_pool
+.nn_pooling.adaptive_max_pool: nn.adaptive_max_pool
 .contrib_layers.layer_norm: contrib.layers.layer_norm
 .recompute.recompute_grad: recompute_grad contrib.layers.recompute_grad
 .recompute.recompute_sequential: contrib.layers.recompute_sequential

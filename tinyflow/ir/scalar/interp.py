@@ -232,6 +232,15 @@ def _with(function: Callable[..., Any]) -> Callable[..., Value]:
     return lambda node, *args: function(*args)
 
 
+def _dot_pairs(a: Value, b: Value, c: Value) -> Value:
+    """The halves are signed; sums of products wrap around as the instruction does."""
+    total = np.asarray(c).astype(np.int64)
+    for shift in (0, 16):
+        low, high = ((np.asarray(v) >> shift).astype(np.int16) for v in (a, b))
+        total = total + low.astype(np.int64) * high
+    return total.astype(np.int32)
+
+
 _MEANINGS: dict[str, Callable[..., Value]] = {
     "const": lambda node: np.asarray(node.attr, node.dtype.numpy),
     "add": _with(np.add),
@@ -262,6 +271,7 @@ _MEANINGS: dict[str, Callable[..., Value]] = {
     "rint": _with(np.rint),
     "trunc": _with(np.trunc),
     "fma": lambda node, a, b, c: fma(a, b, c, node.dtype),
+    "dot_pairs": _with(_dot_pairs),
     "select": _select,
     "cast": _cast,
     "bitcast": _bitcast,

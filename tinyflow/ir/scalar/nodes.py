@@ -16,6 +16,8 @@ Grammar (``op``: arguments, ``attr``)::
     lt le eq ne              (a, b)  -> bool; comparisons with NaN are false, ne is true
     neg abs not sqrt floor ceil rint trunc     (a,)            rint: half to even
     fma                      (a, b, c)  a*b + c rounded once   floats
+    dot_pairs                (a, b, c)  int32; a and b hold two int16 each: low(a)*low(b) +
+                             high(a)*high(b) + c, modulo 2**32
     select                   (condition, a, b)
     cast                     (a,)    dtype = target            float -> int saturates, NaN -> 0
     bitcast                  (a,)    dtype of the same size
@@ -357,6 +359,11 @@ def unary(op: str, a: Expr) -> Expr:
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """a*b + c with one rounding: the only place where a product and a sum are contracted."""
     return make("fma", (a, like(b, a), like(c, a)), a.dtype)
+
+
+def dot_pairs(a: Expr, b: Expr, c: Expr) -> Expr:
+    """c plus the products of the low and of the high halves of a and b, all int32."""
+    return make("dot_pairs", (a, b, c), a.dtype)
 
 
 def select(condition: Expr, a: Expr, b: Operand) -> Expr:

@@ -9,6 +9,7 @@ Syntax::
     i   `odd name`   A[i, j + 1]   A[]                                   load and read
     -a  ~a  *  /  //  %  +  -  <<  >>  &  ^  |  <  <=  ==  !=            binding as in Python
     min(a, b)  truncdiv(a, b)  rem(a, b)  fma(a, b, c)  select(c, a, b)  sqrt(a)  exp(a)
+    dot_pairs(a, b, c)
     f32(a)  cast     bitcast_i32(a)     checked(value, ok, got, limit, 2)
     sum(body, axis=[k:784, m:N])     dot(a, b, axis=[k:64])     fold_sum(P)
     {t0 = a * b; t1 = t0 + t0; t1 * t1}                                  what show prints when large
@@ -50,7 +51,7 @@ _INFIX = {
 }  # fmt: skip
 _PREFIX = {"neg": "-", "not": "~"}
 _PREFIX_BINDING, _ATOM = 8, 9
-_FUNCTIONS = {"min": 2, "max": 2, "truncdiv": 2, "rem": 2, "fma": 3, "select": 3,
+_FUNCTIONS = {"min": 2, "max": 2, "truncdiv": 2, "rem": 2, "fma": 3, "dot_pairs": 3, "select": 3,
               "abs": 1, "sqrt": 1, "floor": 1, "ceil": 1, "rint": 1, "trunc": 1}  # fmt: skip
 
 
@@ -415,6 +416,8 @@ class _Parser:
             return s.bitcast(args[0], _DTYPES[name.removeprefix("bitcast_")])
         if name == "fma":
             return s.fma(*args)
+        if name == "dot_pairs":
+            return s.dot_pairs(*args)
         if name == "select":
             return s.select(*args)
         if name == "checked":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinyflow.core.dtype import DType, bool_, int64
+from tinyflow.core.dtype import DType, bool_, int32, int64
 from tinyflow.core.error import InternalError
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
@@ -47,7 +47,7 @@ _ARITY = {
     **dict.fromkeys(("const", "var", "fold"), 0),
     **dict.fromkeys((*s.UNARY, "cast", "bitcast"), 1),
     **dict.fromkeys((*s.BINARY, *s.COMPARE), 2),
-    **dict.fromkeys(("fma", "select"), 3),
+    **dict.fromkeys(("fma", "dot_pairs", "select"), 3),
     "checked": 4,
 }
 
@@ -121,6 +121,10 @@ def _fold(node: Expr) -> str | None:
     return None if node.attr[0] in s.COMBINERS else f"unknown combiner {node.attr[0]!r}"
 
 
+def _dot_pairs(node: Expr, *types: DType) -> str | None:
+    return None if {node.dtype, *types} == {int32} else "the operands must be int32"
+
+
 def _checked(node: Expr, value: DType, ok: DType, got: DType, limit: DType) -> str | None:
     if ok is not bool_ or got is not int64 or limit is not int64:
         return "expected (value, bool, int64, int64)"
@@ -136,6 +140,7 @@ _RULES: dict[str, Callable[..., str | None]] = {
     **dict.fromkeys(("and", "or", "xor", "not"), _same("bool", "int", "uint")),
     **dict.fromkeys(("neg", "abs"), _same("int", "uint", "float")),
     **dict.fromkeys(s.COMPARE, _compare),
+    "dot_pairs": _dot_pairs,
     "select": _select,
     "cast": lambda node, a: None,
     "bitcast": _bitcast,

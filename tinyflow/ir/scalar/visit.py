@@ -46,7 +46,7 @@ def rebuild(expr: Expr, args: tuple[Expr, ...]) -> Expr:
 
 
 def _follows_first(expr: Expr) -> bool:
-    return expr.op in ("call", "fma", "checked", "reduce", "fold") and bool(expr.args)
+    return expr.op in ("call", "fma", "dot_pairs", "checked", "reduce", "fold") and bool(expr.args)
 
 
 _BUILDERS: dict[str, Callable[..., Expr]] = {

@@ -4,18 +4,18 @@ Main types: ``Item``, ``Form`` (what equal items share), ``ItemTable``. May impo
 
 Extents of 1 are ignored when shapes are compared ("squeezed" shapes). An item is *free* when it
 costs less to recompute than to store and load (literals, fills, stretched values, renamed
-indices): readers get its expression, it is in no group.
+indices, small integers that products read as int32): readers get its expression, it is in no group.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from tinyflow import te
-from tinyflow.core.dtype import int64
+from tinyflow.core.dtype import SMALL_INTEGERS, int32, int64
 from tinyflow.ir.graph.nodes import Function, Input, Node, Op, TensorType, Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
@@ -93,6 +93,12 @@ def in_memory(node: Node) -> bool:
     return (name == "Constant" and node.types[0].size != 1) or name == "Setting"
 
 
+def _is_product(node: Node, placeholder: Callable[[Value], te.Tensor]) -> bool:
+    tensor = node.op.compute(*[placeholder(v) for v in node.inputs])
+    reduction = tensor.reduction if isinstance(tensor, te.Tensor) else None
+    return reduction is not None and reduction.combiner == "dot"
+
+
 class Form:
     """One element's expression and all that follows from it alone. Equal ops on inputs of equal
     types share one: the layers of a network repeat, and are looked at once.
@@ -103,6 +109,7 @@ class Form:
     ``expensive`` if it has a division, root or function call.
     is_checked: whether it can report an error (an index out of range, a division by zero).
     is_cheap: whether an element costs less to compute than to load.
+    is_widening: whether an element is a small integer of another value as an int32.
     """
 
     def __init__(
@@ -120,7 +127,7 @@ class Form:
         self.reduce_axes: tuple[tuple[Expr, Any], ...] = ()
         self.all_axes: tuple[Expr, ...] = ()  # axes of the result, then the reduced ones
         self.combiner: str | None = None  # "sum", "max", "dot", ... for a reduction
-        self.is_renaming = self.is_cheap = False
+        self.is_renaming = self.is_cheap = self.is_widening = False
         if tensor is not None:
             assert tensor.body is not None
             self._look_at(tensor, tensor.body)
@@ -134,6 +141,12 @@ class Form:
             self.work += bool(expr.args) and expr.op != "read" and expr.dtype is not int64
         self.own_axes = self.all_axes = stretched(tensor.axes, tensor.shape)
         self.is_renaming = body.op == "read"
+        self.is_widening = (
+            body.op == "cast"
+            and body.dtype is int32
+            and body.args[0].op == "read"
+            and body.args[0].dtype in SMALL_INTEGERS
+        )
         reduction = tensor.reduction
         if reduction is not None:
             self.combiner = reduction.combiner
@@ -304,7 +317,11 @@ class ItemTable:
     ) -> Item:
         item = Item(self, value, form, leaves, tensor)
         if self.fuse and value not in self._pinned and form.combiner is None:
-            item.free = form.is_cheap or (is_view(value.node) and len(form.reads) == 1)
+            item.free = (
+                form.is_cheap
+                or (is_view(value.node) and len(form.reads) == 1)
+                or (form.is_widening and self.only_products_read(value))
+            )
         return item
 
     def tensor_of(self, value: Value) -> te.Tensor:
@@ -345,6 +362,14 @@ class ItemTable:
         if new is body:
             return tensor
         return te.Tensor(tensor.name, tensor.shape, tensor.dtype, tensor.axes, new)
+
+    def only_products_read(self, value: Value) -> bool:
+        """Whether every reader is a contraction, whose loads widen small integers on their way."""
+        readers = [n for n in self.fn.nodes if value in n.inputs]
+        return bool(readers) and all(
+            opaque_kind(n) is None and not is_view(n) and _is_product(n, self.placeholder)
+            for n in readers
+        )
 
     def without_free_reads(self, expr: Expr) -> Expr | None:
         if expr.op != "read":

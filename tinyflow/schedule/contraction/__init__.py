@@ -10,6 +10,7 @@ one vector operand from a register and a broadcast scalar from memory. A tile of
 rows*vectors fmas; it must fill the registers (to hide the latency of 4 cycles x 2 units) and no
 more. The forms::
 
+    paired     small integers, two terms in an int32: both operands packed
     striped    narrow results: vectors run along k, or along the rows one stripe after the other
     in_place   a and b are read where they are: filters of a convolution, small batches
     long       the same, a block of terms for all tiles after the other
@@ -31,6 +32,7 @@ from tinyflow.schedule.contraction.direct import (
     lower_streamed,
     thin,
 )
+from tinyflow.schedule.contraction.paired import packed_pairs, paired
 from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL, lower_panels
 from tinyflow.schedule.contraction.problem import Problem, problem_of
 from tinyflow.schedule.contraction.row_tiles import a_is_turned, lower_row_tiles
@@ -54,6 +56,10 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     p = problem_of(x, target)
     if p.striped:
         return [lower_striped_rows(p) if p.swapped else lower_striped_terms(p)]
+    pairs = paired(p, target) if p.tuning.form is None else None
+    if pairs is not None:
+        pack, element, scratch = packed_pairs(pairs)
+        return [pack, lower_row_tiles(pairs, target, element, scratch)]
     form = _form_of(p, target) if p.tuning.form is None or not p.k else p.tuning.form
     if form == "blocked" and p.is_plain:
         return lower_blocked(p)

@@ -60,7 +60,7 @@ def lower_panels(p: Problem) -> LoweredKernel:
         rows = list(zip(terms, blocks.sizes, strict=True))
         return s.load(panel, flat_index([*rows, (column, p.width)]))
 
-    pack = nest(blocks.inner, _pack_row(p, panel, (blocks.at, local), j, element))
+    pack = nest(blocks.inner, pack_row(p, panel, (blocks.at, local), j, element))
     if turns(p, blocks):
         pack = turn_panel(p, panel, blocks, j, element, pack)
     sweep = tile_cases(
@@ -80,7 +80,7 @@ def lower_panels(p: Problem) -> LoweredKernel:
     return over_tiles(p, (Alloc(panel, sums.repeat(pack + sweep)),), axes, steps, sums.scratch)
 
 
-def _pack_row(
+def pack_row(
     p: Problem, panel: Buffer, terms: tuple[Sequence[Expr], Sequence[Expr]], j: Expr,
     element: PanelElement,
 ) -> Body:  # fmt: skip
@@ -143,7 +143,7 @@ def turn_panel(
     if not (isinstance(extent, int) and extent % lanes == 0):
         tail = s.var("kt")
         terms, local = at(here // lanes * lanes + tail)
-        row = _pack_row(p, panel, (terms, local), j, element)
+        row = pack_row(p, panel, (terms, local), j, element)
         body += (For(tail, plain(here - here // lanes * lanes), SERIAL, row),)
     body = nest(blocks.inner[:-1], body)
     full = p.n // p.width

@@ -44,6 +44,7 @@ class Problem:
     operands, only a, or only b depend on.   mapping: the group's variables in terms of these.
     rows, vectors: shape of a register tile.   b_stride: of b along the column, a_stride: of a
     along the last summed axis, a_row_stride: of a along its one row axis; None if uneven.
+    paired: every term is two products of small integers (contraction.paired).
     """
 
     x: GroupExpressions
@@ -69,6 +70,7 @@ class Problem:
     striped: bool = False
     tuning: ContractionTuning = UNTUNED
     a_row_stride: int | None = None
+    paired: bool = False
 
     @property
     def width(self) -> int:

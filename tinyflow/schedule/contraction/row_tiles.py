@@ -6,10 +6,13 @@ contraction.sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, If, Store
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.schedule.contraction.paired import PackedElement, pack_terms
 from tinyflow.schedule.contraction.problem import Problem, extent_of
 from tinyflow.schedule.contraction.sums import (
     BLOCK_TERMS,
@@ -28,7 +31,7 @@ from tinyflow.schedule.contraction.tile import (
     tile_steps,
 )
 from tinyflow.schedule.grain import nest
-from tinyflow.schedule.lowering import LoweredKernel
+from tinyflow.schedule.lowering import LoweredKernel, Scratch
 from tinyflow.schedule.targets import Target
 
 #: Bytes between two terms of a from which on a tile of it is packed, for so many panels.
@@ -54,9 +57,15 @@ def a_is_turned(p: Problem) -> bool:
     )
 
 
-def lower_row_tiles(p: Problem, target: Target) -> LoweredKernel:
+def lower_row_tiles(
+    p: Problem, target: Target, element: PackedElement | None = None,
+    scratch: Sequence[tuple[Buffer, Scratch]] = (),
+) -> LoweredKernel:  # fmt: skip
     """A block of terms at a time, tiles of a transposed a, whose every term is in another line, are
-    packed on the stack; all panels of b pass each of them. The block of b stays in the cache."""
+    packed on the stack; all panels of b pass each of them. The block of b stays in the cache.
+
+    element: of b at the summed axes' values, a panel and a column within it, where b was packed.
+    """
     i, j = s.var("it"), s.var("jt")
     columns = p.n * extent_of(p.column_loops) * p.dtype.size_bytes
     # Where a block of all columns would be short, each task takes some of them.
@@ -66,12 +75,16 @@ def lower_row_tiles(p: Problem, target: Target) -> LoweredKernel:
     blocks = blocks_of(p, max(BLOCK_TERMS, min(TILE_TERMS, fit)))
     sums = BlockSums(p, blocks)
     local = list(zip([v for v, _ in blocks.inner], blocks.sizes, strict=True))
-    packed = Buffer("a_tile", p.dtype, (extent_of(local) * p.lanes,), "stack")
+    by_terms = p.paired and p.a_stride == 1
+    slots = p.rows if by_terms else p.lanes
+    packed = Buffer("a_tile", p.dtype, (extent_of(local) * slots,), "stack")
 
     def place(u: Expr) -> Expr:
-        return flat_index([*local, (u, p.lanes)])
+        return flat_index([(u, slots), *local] if by_terms else [*local, (u, slots)])
 
     def pack(rows: int) -> Body:
+        if by_terms:
+            return pack_terms(p, packed, place, i, blocks.inner, blocks.at, rows)
         value = p.a(p.row_at(i, LANE), blocks.at, s.index(0))
         store: Body = (Store(packed, (place(LANE),), value),)
         if rows < p.lanes:
@@ -79,14 +92,16 @@ def lower_row_tiles(p: Problem, target: Target) -> LoweredKernel:
         return (For(LANE, p.lanes, VECTORIZE, store),)
 
     def b(t: Tile) -> Expr:
+        if element is not None:
+            return element(blocks.at, j, t.offset)
         return p.b(blocks.at, j * p.width + t.offset)
 
     full, rest = p.m // p.rows, p.m % p.rows
-    packing = nest(blocks.inner, cases(i, p.row_tiles, full, pack(p.rows) if full else (),
-                                       pack(rest) if rest else ()))  # fmt: skip
+    packing = cases(i, p.row_tiles, full, pack(p.rows) if full else (), pack(rest) if rest else ())
+    packing = packing if by_terms else nest(blocks.inner, packing)
     tiles = tile_cases(
         p, i, j,
-        lambda rows, width: sums.tile(rows, width, i, j, b, True,
+        lambda rows, width: sums.tile(rows, width, i, j, b, element is None,
                                       lambda u: s.load(packed, place(u))),
     )  # fmt: skip
     group, band = s.var("group"), s.var("band")
@@ -105,4 +120,5 @@ def lower_row_tiles(p: Problem, target: Target) -> LoweredKernel:
     if blocks.count > 1:
         steps.insert(0, f"split(k, {blocks.count} blocks)")
     axes = [*tasks, (group, groups), (band, bands), (s.var("all"), 1)]
-    return over_tiles(p, (Alloc(packed, sums.repeat(body)),), axes, steps, sums.scratch)
+    return over_tiles(p, (Alloc(packed, sums.repeat(body)),), axes, steps,
+                      [*scratch, *sums.scratch])  # fmt: skip

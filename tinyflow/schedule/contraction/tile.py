@@ -93,7 +93,8 @@ class Tile:
         """for the terms of ``axes``: acc[u, v] = fma(a(u), b, acc[u, v])"""
         fetch = self.lanes((Store(self.b_now, (self.offset,), b),), masked=b_masked)
         b_lane = s.load(self.b_now, self.offset)
-        update = Store(self.acc, self.at, multiply_add(a(ROW), b_lane, s.load(self.acc, *self.at)))
+        step = s.dot_pairs if self.p.paired else multiply_add
+        update = Store(self.acc, self.at, step(a(ROW), b_lane, s.load(self.acc, *self.at)))
         if self.width % self.p.lanes and b_masked:
             # Lanes beyond the edge hold nothing: they must not be read either.
             zero = Store(self.b_now, (self.offset,), s.const(0, self.p.dtype))

@@ -9,6 +9,13 @@ import functools
 import os
 from dataclasses import dataclass, replace
 
+#: lanes of 4 bytes: (LLVM's name, the feature that has it)
+_PAIR_PRODUCTS = {
+    4: ("x86.sse2.pmadd.wd", "sse2"),
+    8: ("x86.avx2.pmadd.wd", "avx2"),
+    16: ("x86.avx512.pmaddw.d.512", "avx512bw"),
+}
+
 _CACHE_FOLDER = "/sys/devices/system/cpu/cpu0/cache"
 
 
@@ -33,6 +40,15 @@ class Target:
     @property
     def vector_bits(self) -> int:
         return 32 * self.lanes
+
+    @property
+    def pair_product(self) -> str | None:
+        """LLVM's name of the instruction that multiplies vectors of 2 * lanes int16 and adds
+        neighbours; None where there is none."""
+        if not self.triple.startswith(("x86_64", "amd64")):
+            return None
+        name, feature = _PAIR_PRODUCTS.get(self.lanes, ("", ""))
+        return name if f"+{feature}" in self.features.split(",") else None
 
     def with_lanes(self, lanes: int) -> Target:
         """The same machine used with other vectors; 0 keeps it as it is.
