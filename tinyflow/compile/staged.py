@@ -16,15 +16,22 @@ from typing import Any
 import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized
+from tinyflow.compile.driven import DrivenControl, Rows
 from tinyflow.compile.family import Family
 from tinyflow.compile.program import Plan, Program, make_plan
 from tinyflow.compile.symbolic import BoundSymbolicStep, Pattern, SymbolicStep
+from tinyflow.core.error import NeedsHost
 from tinyflow.core.shape import opaque
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
+from tinyflow.ops.driven import Driven
+from tinyflow.passes.give_to_host import given_to_host
 from tinyflow.passes.pipeline import optimize
+from tinyflow.passes.sink_shapes import sink_shapes
 from tinyflow.passes.specialize import specialize
 from tinyflow.runtime.variables import VariableStore
+
+Array = np.ndarray[Any, Any]
 
 
 def needs_stages(fn: Function) -> bool:
@@ -40,20 +47,29 @@ class StagedStep:
     """A step cut at its host calls; see the module's header. It serves feeds of all sizes.
 
     stages: (host call or None for the end, ranks of what was returned) -> steps by size.
+    parts: steps of the sub-functions of loops and branches that Python drives.
     """
 
     def __init__(self, written: Function, feeds: Sequence[Value]) -> None:
-        self.written = written
         self.feeds = tuple(feeds)
+        self.parts: dict[Function, StagedStep] = {}
+        self._cut(written)
+
+    def _cut(self, written: Function) -> None:
+        self.written = written = sink_shapes(written)
         self.hosts = [n for n in written.nodes if n.op.effect is Effect.HOST]
         self.stages: dict[Any, Stage] = {}
 
-    def stage(self, host: Node | None, returned: Mapping[Value, np.ndarray[Any, Any]]) -> Stage:
+    def give_to_host(self, refusal: NeedsHost) -> None:
+        """What was refused becomes a host call. Errors: the refusal where that cannot be."""
+        self._cut(given_to_host(self.written, refusal))
+
+    def stage(self, host: Node | None, returned: Mapping[Value, Any]) -> Stage:
         """Inputs of a host call, or the step's results when ``host`` is None."""
-        key = host, tuple([a.ndim for a in returned.values()])
-        found = self.stages.get(key)
+        ranks = tuple([a.ndim for a in returned.values() if not isinstance(a, Rows)])
+        found = self.stages.get((host, ranks))
         if found is None:
-            found = self.stages[key] = Stage(self, host, returned)
+            found = self.stages[host, ranks] = Stage(self, host, returned)
         return found
 
     def bind(self, store: VariableStore) -> BoundStagedStep:
@@ -67,17 +83,19 @@ class Stage(Family):
     """
 
     def __init__(
-        self, step: StagedStep, host: Node | None, returned: Mapping[Value, np.ndarray[Any, Any]]
+        self, step: StagedStep, host: Node | None, returned: Mapping[Value, Any]
     ) -> None:
         written = step.written
         known: dict[Value, Value] = {}
         for value, array in returned.items():
+            if isinstance(array, Rows):
+                continue
             open_shape = tuple([opaque(f"returned{len(known)}_{d}") for d in range(array.ndim)])
             shape = value.type.shape
             type_ = TensorType(value.dtype, open_shape if shape is None else shape)
             node = Node(Input(type_, "feed", value), (), (type_,), source=value.node.source)
             known[value] = node.outputs[0]
-        outputs = written.outputs if host is None else host.inputs
+        outputs = written.outputs if host is None else native_inputs(host, returned)
         cut = Function(
             written.name, written.inputs, outputs, written.updates if host is None else {}
         )
@@ -87,7 +105,7 @@ class Stage(Family):
         self.function = Function(
             cut.name, [*feeds, *known.values(), *others], cut.outputs, cut.updates
         )
-        self.inputs: tuple[Value, ...] = (*step.feeds, *returned)
+        self.inputs: tuple[Value, ...] = (*step.feeds, *known)
         super().__init__([v.type for v in (*feeds, *known.values())], self._plan, self._symbolic)
 
     def _plan(self, types: Sequence[TensorType]) -> Plan:
@@ -106,24 +124,54 @@ class BoundStagedStep:
         self.store = store
         self._programs: dict[Plan, Program] = {}
         self._steps: dict[SymbolicStep, BoundSymbolicStep] = {}
+        self._driven: dict[Node, DrivenControl] = {}
 
-    def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The fetched values. Exceptions of the host functions pass through."""
-        returned: dict[Value, np.ndarray[Any, Any]] = {}
-        for host in self.step.hosts:
-            results = host.op.call_host(*self._evaluate(host, arrays, returned))  # type: ignore[attr-defined]
-            for value, result in zip(host.outputs, results, strict=True):
-                returned[value] = np.ascontiguousarray(result).reshape(np.shape(result))
-        return self._evaluate(None, arrays, returned)
+        returned: dict[Value, Any] = {}
+        called: set[Node] = set()
+        while True:
+            host = next((h for h in self.step.hosts if h not in called), None)
+            try:
+                values = self._evaluate(host, arrays, returned)
+            except NeedsHost as refusal:
+                self.step.give_to_host(refusal)  # what was called stays as it is
+                continue
+            if host is None:
+                return values
+            called.add(host)
+            for value, result in zip(
+                host.outputs, self._call(host, values, returned), strict=True
+            ):
+                returned[value] = result if isinstance(result, Rows) else contiguous(result)
+
+    def _call(self, host: Node, values: list[Array], returned: Mapping[Value, Any]) -> Any:
+        if not isinstance(host.op, Driven):
+            return host.op.call_host(*values)  # type: ignore[attr-defined]
+        native = iter(values)
+        rows = [isinstance(returned.get(v), Rows) for v in host.inputs]
+        driven = self._driven.get(host)
+        if driven is None:
+            driven = self._driven[host] = DrivenControl(host, rows, self._part)
+        return driven.run([
+            returned[v] if is_rows else next(native)
+            for v, is_rows in zip(host.inputs, rows, strict=True)
+        ])  # fmt: skip
+
+    def _part(self, fn: Function, closed: Function, feeds: Sequence[Value]) -> Any:
+        """What runs a sub-function; compiled once for all sessions."""
+        step = self.step.parts.get(fn)
+        if step is None:
+            step = self.step.parts[fn] = StagedStep(closed, feeds)
+        return step.bind(self.store).run
 
     def _evaluate(
-        self,
-        host: Node | None,
-        arrays: Sequence[np.ndarray[Any, Any]],
-        returned: dict[Value, np.ndarray[Any, Any]],
-    ) -> list[np.ndarray[Any, Any]]:
+        self, host: Node | None, arrays: Sequence[Array], returned: Mapping[Value, Any]
+    ) -> list[Array]:
         stage = self.step.stage(host, returned)
-        given = [*arrays, *returned.values()]
+        if not stage.function.outputs:
+            return []
+        given = [*arrays, *[a for a in returned.values() if not isinstance(a, Rows)]]
         types = [TensorType(v.dtype, a.shape) for v, a in zip(stage.inputs, given, strict=True)]
         compiled, sizes = stage.at(types)
         if sizes is not None:
@@ -138,3 +186,12 @@ class BoundStagedStep:
         by_key = dict(zip(stage.inputs, given, strict=True))
         feeds = [by_key[binding(v)] for v in program.feed_values]
         return program.run(feeds, advance=host is None)
+
+
+def native_inputs(host: Node, returned: Mapping[Value, Any]) -> list[Value]:
+    """The inputs of a host call that a stage computes: all but the rows of driven loops."""
+    return [v for v in host.inputs if not isinstance(returned.get(v), Rows)]
+
+
+def contiguous(result: Any) -> Array:
+    return np.ascontiguousarray(result).reshape(np.shape(result))

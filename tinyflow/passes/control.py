@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.core.error import Unsupported
+from tinyflow.core.error import NeedsHost
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of
@@ -63,7 +63,7 @@ def _specialize_if(
         return inlined(fns[0], xs)
     for a, b in zip(fns[0].outputs, fns[1].outputs, strict=True):
         if a.type != b.type:
-            raise Unsupported(
+            raise NeedsHost(
                 "cond: the branches return different shapes",
                 received={"true": a.type, "false": b.type},
                 expected="one shape",
@@ -81,7 +81,7 @@ def _specialize_while(
     body = specializer.sub_function(body, types)
     for before, after in zip(types[:n], body.outputs, strict=False):
         if before != after.type:
-            raise Unsupported(
+            raise NeedsHost(
                 "while_loop: a loop variable changes its shape from iteration to iteration",
                 received={"before": before, "after": after.type},
                 expected="loop variables that keep the shapes they enter with",
@@ -107,7 +107,7 @@ def _extent(op: While, trips: Trips | None, node: Node) -> int:
     if trips is not None:
         return trips.bound
     if any(is_open(y.type) for y in op.saved):
-        raise Unsupported(
+        raise NeedsHost(
             "gradients: loops inside loops, where only running tells how long the inner ones are",
             source=node.source,
             hint="give the inner while_loop maximum_iterations",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core import shape as shapes
-from tinyflow.core.error import InternalError, ShapeError, TinyFlowError, Unsupported
+from tinyflow.core.error import InternalError, NeedsHost, ShapeError, TinyFlowError
 from tinyflow.core.shape import Dim
 from tinyflow.ir.graph.builder import Builder, argument_names, building, describe
 from tinyflow.ir.graph.interp import apply
@@ -52,7 +52,7 @@ def specialize(
     state_types: types of variables whose declared type is not static, by key.
     symbols: names of the extents in ``feed_types`` that each run tells; all others are numbers.
     Errors: ShapeError, DTypeError and so on from ``infer``, with the user's line of the op and the
-    feeds' types; Unsupported when a shape depends on computed data.
+    feeds' types; NeedsHost when a shape depends on computed data.
     """
     return _Specializer(fn, feed_types, state_types or {}, symbols).run()
 
@@ -113,7 +113,10 @@ class _Specializer:
         try:
             return self.rebuild(node, op, inputs)
         except TinyFlowError as error:
-            raise self.explain(error, node, inputs) from None
+            explained = self.explain(error, node, inputs)
+            if isinstance(explained, NeedsHost):
+                explained.op = op  # the outermost loop or branch says so last
+            raise explained from None
 
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if isinstance(op, ControlOp):
@@ -227,7 +230,7 @@ class _Specializer:
             if operand is None:
                 operand = self.symbolic_operand(inputs[-1])
             if operand is None:
-                raise Unsupported(
+                raise NeedsHost(
                     f"{op.inner.type_name}: its {op.field} depends on computed data",
                     expected=f"{op.field} to follow from constants, shapes and the feeds' shapes",
                     hint="compute it in NumPy and use it as a Python value",
@@ -304,9 +307,9 @@ class _Specializer:
 
     def open_shape(
         self, op: Op, types: Sequence[TensorType], inputs: Sequence[Value]
-    ) -> Unsupported:
+    ) -> NeedsHost:
         host = next((v for v in inputs if not self.is_known(v.type)), None)
-        return Unsupported(
+        return NeedsHost(
             f"{op.type_name}: the shape of its result depends on computed data",
             received={"result": ", ".join(map(str, types))},
             expected="shapes that follow from constants and the feeds' shapes",
