@@ -35,6 +35,8 @@ NO_SAMPLES = {
     "NewArrayLike": "its elements are nothing yet; tests/ops/test_control.py",
     "ZeroArray": "has no inputs; tests/frontends/tf1/test_control_flow.py",
     "CountedExtent": "its type follows from a value; tests/frontends/tf1/test_segments.py",
+    "ToldNumbers": "its types follow from values; tests/frontends/tf1/test_growing.py",
+    "Driven": "a loop or branch; tests/frontends/tf1/test_growing.py",
     "DynamicRange": "an inner op of DynamicShape; tests/ops/test_creation.py",
     "RandomUniform": "draws by a counter; test_state.py",
     "RandomStandardNormal": "draws by a counter; test_state.py",

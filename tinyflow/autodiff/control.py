@@ -33,6 +33,7 @@ from tinyflow.ops.control import (
 )
 from tinyflow.ops.convert import Identity, cast
 from tinyflow.ops.creation import Constant, constant, zeros_like
+from tinyflow.ops.joining import ConcatV2, Pack
 from tinyflow.ops.tensor_array import ArrayRead, ArrayWrite, NewArrayLike
 
 _INDEX = TensorType("int32", ())
@@ -288,6 +289,8 @@ class _LoopGradient:
             return node.inputs[0] in self.outer
         if node.op.is_view or isinstance(node.op, Identity):
             return True
+        if isinstance(node.op, (Pack, ConcatV2)) and node.types[0].dtype.is_integer:
+            return True  # bounds and shapes, of which some elements are constants
         if isinstance(node.op, ControlOp):
             return False
         return all(self.is_invariant(v) for v in node.inputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import Reshape, floats, prefer_int, reverse
 from tinyflow.ops.padding import Pad, inside_all, zeros_if_empty
+from tinyflow.ops.slice_bounds import NEW, At, CutsOut, PlacesBack, Range
 
 
 @dataclass(frozen=True)
-class Slice(Op):
+class Slice(CutsOut, Op):
     """y = x[begin : begin + size] along every axis; size -1 means up to the end.
 
     input: any[...]   begin, size: one number per axis    y: same dtype, extents ``size``
@@ -38,6 +39,14 @@ class Slice(Op):
             return replace(self, **{name: value})
         half = len(value) // 2
         return Slice(value[:half], value[half:])
+
+    def entries(self, rank: int) -> list[Any]:
+        """The slice as ranges; for bounds that only a run knows."""
+        ends = [
+            None if isinstance(s, int) and s == -1 else b + s
+            for b, s in zip(self.begin, self.size, strict=True)
+        ]
+        return [Range(a, b, e, 1) for a, (b, e) in enumerate(zip(self.begin, ends, strict=True))]
 
     def infer(self, input: TensorType) -> TensorType:
         begin, size = self.begin, self.size
@@ -111,7 +120,7 @@ def slice_(input: Any, begin: Any, size: Any, name: str | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class SliceGrad(LikeOp):
+class SliceGrad(PlacesBack, LikeOp):
     """dx = zeros in the shape of x with dy at [begin : begin + size].
 
     dy: any[size], like: x[...]    dx: dtype of dy, shape of x    Gradient: the slice again
@@ -121,6 +130,7 @@ class SliceGrad(LikeOp):
     begin: Extents
     size: Extents
     with_attribute = Slice.with_attribute
+    entries = Slice.entries
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         merge_shapes(Slice(self.begin, self.size).infer(like).shape, dy.shape)
@@ -155,27 +165,8 @@ class SliceGrad(LikeOp):
         yield Sample(arrays, SliceGrad((3,), (1,))), ShapeError
 
 
-class Range(NamedTuple):
-    """Elements begin, begin + stride, ... of one axis; None where Python's slice has none."""
-
-    axis: int
-    begin: Any
-    end: Any
-    stride: int
-
-
-class At(NamedTuple):
-    """One element of an axis, which disappears."""
-
-    axis: int
-    position: Any
-
-
-NEW = "new"  # an axis of extent 1 that the result gains
-
-
 @dataclass(frozen=True)
-class StridedSlice(Op):
+class StridedSlice(CutsOut, Op):
     """y = x[begin:end:strides], Python's indexing with slices, numbers, newaxis and ``...``.
 
     input: any[...]     begin, end, strides: one number per entry of the index
@@ -366,7 +357,7 @@ def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class StridedSliceGrad(LikeOp):
+class StridedSliceGrad(PlacesBack, LikeOp):
     """dx = zeros in the shape of x with dy at the index of ``StridedSlice`` (same attributes).
 
     dy: any[...], like: x[...]    dx: dtype of dy, shape of x    Gradient: the strided slice again
@@ -382,6 +373,7 @@ class StridedSliceGrad(LikeOp):
     new_axis_mask: int = 0
     shrink_axis_mask: int = 0
     with_attribute = StridedSlice.with_attribute
+    entries, _entry = StridedSlice.entries, StridedSlice._entry
 
     def _slice(self) -> StridedSlice:
         return StridedSlice(**self.attributes)
@@ -583,7 +575,7 @@ def strided_slice(
     from tinyflow.ops.joining import concat_vectors
 
     if strides is None:
-        count = len(begin) if hasattr(begin, "__len__") else begin.type.shape[0]
+        count: Any = begin.type.shape[0] if isinstance(begin, Value) else len(begin)  # type: ignore[index]
         strides = [1] * count
     masks = begin_mask, end_mask, ellipsis_mask, new_axis_mask, shrink_axis_mask
     bounds = concat_vectors((begin, end, strides))

@@ -15,14 +15,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, Value
+from tinyflow.ir.graph.nodes import Function, Node, Value
 from tinyflow.ir.graph.visit import rebuild, substitute
-from tinyflow.ops.control import SMALL, If, constant_of, new_input
+from tinyflow.ops.control import If, new_input
 from tinyflow.ops.driven import Driven
-from tinyflow.ops.shape import ShapeReader
-
-#: ops that an expression of sizes has at most
-_LONGEST = 64
+from tinyflow.ops.shape import ShapeReader, shape_expression
 
 
 def sink_shapes(fn: Function) -> Function:
@@ -41,7 +38,7 @@ def _sunk(node: Node, op: Driven, inputs: tuple[Value, ...]) -> Any:
     own, outer = list(inputs[:lead]), list(inputs[lead:])
     sunk = {}
     for j in range(carried, len(outer)):
-        expression = _expression(outer[j])
+        expression = shape_expression(outer[j])
         if expression is not None:
             sunk[j] = expression
     if not sunk:
@@ -69,38 +66,6 @@ def _sunk(node: Node, op: Driven, inputs: tuple[Value, ...]) -> Any:
         inputs=(*own, *[outer[j] for j in kept], *added),
     )
     return made.outputs
-
-
-def _expression(value: Value) -> list[Node] | None:
-    """The nodes that compute an integer from constants and shapes, producers first; else None."""
-    if constant_of(value) is not None:
-        return [value.node]
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [(value.node, False)]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-            continue
-        if node in done:
-            continue
-        done.add(node)
-        if len(done) > _LONGEST or not _is_size(node):
-            return None
-        stack.append((node, True))
-        if not isinstance(node.op, ShapeReader):
-            stack.extend((v.node, False) for v in reversed(node.inputs))
-    return order
-
-
-def _is_size(node: Node) -> bool:
-    if node.op.effect is not Effect.NONE or isinstance(node.op, Input) or node.control_inputs:
-        return False
-    if hasattr(node.op, "is_control") or len(node.types) != 1:
-        return False
-    type_ = node.types[0]
-    return type_.dtype.is_integer and (type_.is_static and type_.size <= SMALL)
 
 
 def _leaves(nodes: list[Node]) -> list[Value]:

@@ -121,6 +121,10 @@ class _Specializer:
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if isinstance(op, ControlOp):
             return specialize_control(self, node, op, inputs)
+        if isinstance(op, DynamicShape) and hasattr(op.inner, "computed"):
+            found = self.computed(node, op, inputs)
+            if found is not None:
+                return self.named(node, found)
         op, inputs = self.resolve(op, inputs)
         if op.effect is not Effect.HOST:
             for value in inputs:
@@ -222,6 +226,17 @@ class _Specializer:
         ):
             return None
         return found
+
+    def computed(
+        self, node: Node, op: DynamicShape, inputs: tuple[Value, ...]
+    ) -> Sequence[Value] | None:
+        """Results of an op that can do with an operand which only a run knows; else None."""
+        operand = inputs[-1]
+        if self.constant_of(operand) is not None or self.symbolic_operand(operand) is not None:
+            return None
+        with self.builder.on_behalf_of(node.source, node.origin):
+            found = op.inner.computed(*inputs)  # type: ignore[attr-defined]
+        return None if found is None else result_values(found)
 
     def resolve(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         """The op with static attributes, on the inputs that it still needs."""

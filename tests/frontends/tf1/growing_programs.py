@@ -236,11 +236,72 @@ def printed_in_a_loop(tf: Any) -> Any:
     return [y, *tf.gradients(y, [x])], [{x: 1.5}]
 
 
+# ---- computed sizes -----------------------------------------------------------------------------
+
+
+def computed_ranges(tf: Any) -> Any:
+    n = tf.placeholder(tf.int32, [])
+    x = tf.placeholder(tf.float32, [None, 3])
+    best = tf.stack([tf.range(tf.shape(x)[0]), tf.argmax(x, 1, output_type=tf.int32)], 1)
+    total = tf.reduce_sum(x)
+    return [
+        tf.range(n), tf.range(n, 0, -2), tf.range(0.0, total, 0.5), tf.gather_nd(x, best),
+        tf.gather(x, tf.range(n)),
+    ], [{n: 2, x: line(4, 3)}, {n: 3, x: line(5, 3) + 0.2}, {n: 0, x: line(1, 3)}]  # fmt: skip
+
+
+def computed_shapes(tf: Any) -> Any:
+    k = tf.placeholder(tf.int32, [])
+    x, w = tf.constant(line(12)), tf.constant(line(2))
+    rows = tf.reshape(x, [k, -1])
+    tiled, padded = tf.tile(w, [k]), tf.pad(w, [[k, 1]])
+    loss = tf.reduce_sum(rows[0] ** 2) * w[0] + tf.reduce_sum(tiled**3) + tf.reduce_sum(padded**2)
+    return [
+        tf.fill([k, 2], 1.5), tf.zeros([2, k]), tf.ones([k + 1], tf.int32), rows, tiled, padded,
+        tf.one_hot([0, 1, 2], k), *tf.gradients(loss, [x, w]),
+    ], [{k: 2}, {k: 3}, {k: 4}, {k: 6}]  # fmt: skip
+
+
+def computed_slices(tf: Any) -> Any:
+    i = tf.placeholder(tf.int32, [])
+    x = tf.constant(line(8, 5))
+    pieces = [
+        x[i : i + 2], x[:, i : i + 1], x[i * 2 : (i + 1) * 2, ::2], x[i : i + 4 : 2, tf.newaxis],
+        tf.slice(x, [i, 0], [2, -1]), x[i, i : i + 2], x[i:], x[:i], x[i:-1, 1], x[6:i:-1],
+        x[i : i + 9], tf.slice(x, [i, 1], [-1, i]), x[i : tf.minimum(i + 6, 8)],
+        tf.strided_slice(x, tf.stack([i, 0]), tf.stack([i + 2, 4]), [1, 2]),
+    ]  # fmt: skip
+    loss = tf.add_n([tf.reduce_sum(p**3) * (n + 1.0) for n, p in enumerate(pieces)])
+    return [*pieces, *tf.gradients(loss, [x])], [{i: 0}, {i: 3}, {i: 1}]
+
+
+def slices_in_loops(tf: Any) -> Any:
+    x = tf.placeholder(tf.float32, [None, 5])
+    w = tf.constant(line(5, 1))
+
+    def over(piece: Any, n: Any) -> Any:
+        return tf.while_loop(
+            lambda i, a: i < n,
+            lambda i, a: (i + 1, a * 0.5 + tf.reduce_sum(tf.tanh(tf.matmul(piece(i), w)))),
+            [0, 0.0],
+        )[1]
+
+    n = tf.shape(x)[0]
+    totals = [
+        over(lambda i: x[i * 2 : (i + 1) * 2], n // 2), over(lambda i: x[i : i + 1], n),
+        over(lambda i: tf.slice(x, [i, 0], [2, -1]), n - 1), over(lambda i: x[i:], n),
+        over(lambda i: tf.gather(x, tf.range(i)), n),
+    ]  # fmt: skip
+    gradients = tf.gradients(tf.add_n(totals), [x, w])
+    return [*totals, *map(tf.convert_to_tensor, gradients)], [{x: line(4, 5)}, {x: line(6, 5)}]
+
+
 CASES = {
     f.__name__: f for f in (
         doubled, fibonacci, grown_gradient, greedy_decoder, beams, in_a_dictionary, nested,
         native_loop_inside, variable_in_a_growing_loop, masked_in_a_loop, python_in_a_loop,
-        python_in_a_branch, python_in_a_map, printed_in_a_loop,
+        python_in_a_branch, python_in_a_map, printed_in_a_loop, computed_ranges, computed_shapes,
+        computed_slices, slices_in_loops,
     )
 }  # fmt: skip
 
