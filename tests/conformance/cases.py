@@ -37,6 +37,7 @@ NO_SAMPLES = {
     "CountedExtent": "its type follows from a value; tests/frontends/tf1/test_segments.py",
     "ToldNumbers": "its types follow from values; tests/frontends/tf1/test_growing.py",
     "Driven": "a loop or branch; tests/frontends/tf1/test_growing.py",
+    "GrowRows": "its type follows from a value; tests/frontends/tf1/test_growing.py",
     "DynamicRange": "an inner op of DynamicShape; tests/ops/test_creation.py",
     "RandomUniform": "draws by a counter; test_state.py",
     "RandomStandardNormal": "draws by a counter; test_state.py",

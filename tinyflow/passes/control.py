@@ -10,7 +10,7 @@ touched (see runtime.reserved).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of
 from tinyflow.ops.creation import constant
+from tinyflow.ops.growing import GrowRows, padded_to
+from tinyflow.ops.tensor_array import ArrayWrite
 
 #: bytes of address space for a saved value of a loop whose length only running tells
 RESERVED_BYTES = 1 << 36
@@ -78,7 +80,13 @@ def _specialize_while(
     n = op.n_carried
     (cond, body), inputs = _sunk(op.functions, list(inputs), n)
     types = [x.type for x in inputs]
-    body = specializer.sub_function(body, types)
+    limits = {}
+    if any(isinstance(node.op, GrowRows) for node in body.nodes):
+        entered = replace(op, cond=specializer.sub_function(cond, types), body=body)
+        limits = _limits(entered, inputs)
+        inputs = _with_all_rows(entered, inputs, limits)
+        types = [x.type for x in inputs]
+    body = specializer.sub_function(body, types, limits)
     for before, after in zip(types[:n], body.outputs, strict=False):
         if before != after.type:
             raise NeedsHost(
@@ -101,6 +109,37 @@ def _specialize_while(
                 results[k] = constant(last)
                 specializer.constants[results[k]] = last
     return results
+
+
+def _limits(op: While, inputs: Sequence[Value]) -> dict[Value, int]:
+    """The last value of every counter of the body that goes up, where comparisons tell it."""
+    trips = trip_count(op, inputs)
+    found = {}
+    for k in range(op.n_carried if trips is not None else 0):
+        counter = counter_of(op, inputs, k)
+        if counter is not None and counter[1] > 0:
+            found[op.body.inputs[k]] = counter[0] + (trips.bound - 1) * counter[1]  # type: ignore[union-attr]
+    return found
+
+
+def _with_all_rows(
+    op: While, inputs: list[Value], limits: Mapping[Value, int]
+) -> list[Value]:
+    """Arrays that the loop would make longer by known rows have these rows before it."""
+    trips = trip_count(op, inputs)
+    if trips is None or not trips.exact:
+        return inputs
+    changed = list(inputs)
+    for k in range(op.n_carried):
+        value, last = op.body.outputs[k], -1
+        while isinstance(value.node.op, (ArrayWrite, GrowRows)):
+            if isinstance(value.node.op, GrowRows):
+                last = max(last, limits.get(value.node.inputs[1], 1 << 62))
+            value = value.node.inputs[0]
+        shape = inputs[k].type.shape
+        if value is op.body.inputs[k] and shape and 0 <= last < 1 << 62:
+            changed[k] = padded_to(inputs[k], max(shape[0], last + 1))  # type: ignore[type-var]
+    return changed
 
 
 def _extent(op: While, trips: Trips | None, node: Node) -> int:

@@ -32,6 +32,7 @@ from tinyflow.ir.graph.visit import remap, result_values
 from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
+from tinyflow.ops.growing import GrowRows, padded_to
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.shape import symbolic_value
 from tinyflow.passes.control import specialize_control
@@ -72,6 +73,7 @@ class _Specializer:
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
+        self.limits: Mapping[Value, int] = {}  # what counters of a loop come to at most
         self.state_types = state_types
         self.builder = Builder()
         feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
@@ -79,10 +81,13 @@ class _Specializer:
             raise InternalError(f"specialize: {len(feeds)} feeds, {len(feed_types)} types")
         self.feed_types = dict(zip(feeds, feed_types, strict=True))
 
-    def sub_function(self, fn: Function, types: Sequence[TensorType]) -> Function:
-        """A sub-function (see ops.control) for inputs of these types."""
+    def sub_function(
+        self, fn: Function, types: Sequence[TensorType], limits: Mapping[Value, int] | None = None
+    ) -> Function:
+        """A sub-function (see ops.control) for inputs of these types, some of which have limits."""
         inner = _Specializer(fn, types, {}, self.symbols)
         inner.extents.update(self.extents)
+        inner.limits = limits or {}
         return inner.run()
 
     def run(self) -> Function:
@@ -121,6 +126,8 @@ class _Specializer:
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if isinstance(op, ControlOp):
             return specialize_control(self, node, op, inputs)
+        if isinstance(op, GrowRows):
+            return (self.grown(node, inputs),)
         if isinstance(op, DynamicShape) and hasattr(op.inner, "computed"):
             found = self.computed(node, op, inputs)
             if found is not None:
@@ -226,6 +233,19 @@ class _Specializer:
         ):
             return None
         return found
+
+    def grown(self, node: Node, inputs: tuple[Value, ...]) -> Value:
+        """The array of a GrowRows with enough rows for every index that comes."""
+        array, index = inputs
+        known, rows = self.constant_of(index), array.type.shape[0]  # type: ignore[index]
+        last = self.limits.get(node.inputs[1]) if known is None else int(known)
+        if last is None or not isinstance(rows, int):
+            raise NeedsHost(
+                "TensorArray: only running tells how many elements it has",
+                received={"array": array.type}, source=node.source,
+            )  # fmt: skip
+        with self.builder.on_behalf_of(node.source, node.origin):
+            return padded_to(array, max(rows, last + 1))
 
     def computed(
         self, node: Node, op: DynamicShape, inputs: tuple[Value, ...]

@@ -236,6 +236,42 @@ def printed_in_a_loop(tf: Any) -> Any:
     return [y, *tf.gradients(y, [x])], [{x: 1.5}]
 
 
+# ---- arrays of dynamic size ---------------------------------------------------------------------
+
+
+def dynamic_arrays(tf: Any) -> Any:
+    """States of a recurrence, as many as only running tells, or more than declared."""
+    x, n = tf.placeholder(tf.float64, [3]), tf.placeholder(tf.int32, [])
+
+    def states(size: int, n: Any) -> Any:
+        def body(i: Any, h: Any, array: Any) -> Any:
+            h = tf.tanh(h * x + 0.1)
+            return i + 1, h, array.write(i, h)
+
+        start = tf.TensorArray(tf.float64, size=size, dynamic_size=True)
+        return tf.while_loop(lambda i, h, array: i < n, body, [0, x, start])[2]
+
+    fetches: list[Any] = []
+    for size, limit in ((0, n), (2, n), (9, n), (0, 5), (3, 4), (5, tf.minimum(n, 5))):
+        array = states(size, limit)
+        rows = array.stack()
+        fetches += [rows, array.size(), *tf.gradients(tf.reduce_sum(rows**2), [x])]
+    outside = tf.TensorArray(tf.float64, size=0, dynamic_size=True, element_shape=[3])
+    rows = outside.write(n, x).stack()
+    fetches += [rows, *tf.gradients(tf.reduce_sum(rows**2), [x])]
+    return fetches, [{x: line(3), n: 4}, {x: line(3) * 0.5, n: 6}, {x: line(3), n: 1}]
+
+
+def ids_until_the_end(tf: Any) -> Any:
+    n = tf.placeholder(tf.int32, [])
+    array = tf.TensorArray(tf.int32, size=0, dynamic_size=True)
+    _, array, last = tf.while_loop(
+        lambda i, array, last: last < 100,
+        lambda i, array, last: (i + 1, array.write(i, last), last * 2 + i), [0, array, n],
+    )
+    return [array.stack(), last], [{n: 4}, {n: 1}]
+
+
 # ---- computed sizes -----------------------------------------------------------------------------
 
 
@@ -301,7 +337,7 @@ CASES = {
         doubled, fibonacci, grown_gradient, greedy_decoder, beams, in_a_dictionary, nested,
         native_loop_inside, variable_in_a_growing_loop, masked_in_a_loop, python_in_a_loop,
         python_in_a_branch, python_in_a_map, printed_in_a_loop, computed_ranges, computed_shapes,
-        computed_slices, slices_in_loops,
+        computed_slices, slices_in_loops, dynamic_arrays, ids_until_the_end,
     )
 }  # fmt: skip
 

@@ -344,7 +344,7 @@ class _Loop:
                 continue
             value = start._created()
             if inside.type.shape is None and value.type.shape is not None:
-                inside.node.types = (value.type,)
+                inside.node.types = (start.loop_type(value.type),)
             values.append(value)
         return values
 
