@@ -15,12 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.compile.binding import binding, check_initialized
+from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.driven import DrivenControl, Rows
 from tinyflow.compile.family import Family
 from tinyflow.compile.program import Plan, Program, make_plan
-from tinyflow.compile.symbolic import BoundSymbolicStep, Pattern, SymbolicStep
-from tinyflow.core.error import NeedsHost
+from tinyflow.compile.symbolic import (
+    KEPT_IN_LOOPS,
+    KEPT_SIZES,
+    BoundSymbolicStep,
+    Pattern,
+    SymbolicStep,
+)
+from tinyflow.core.error import NeedsHost, Unsupported
 from tinyflow.core.shape import opaque
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
@@ -50,10 +56,14 @@ class StagedStep:
     parts: steps of the sub-functions of loops and branches that Python drives.
     """
 
-    def __init__(self, written: Function, feeds: Sequence[Value]) -> None:
-        self.feeds = tuple(feeds)
+    def __init__(
+        self, written: Function, feeds: Sequence[Value], kept_sizes: int = KEPT_SIZES
+    ) -> None:
+        self.feeds, self.kept_sizes = tuple(feeds), kept_sizes
         self.parts: dict[Function, StagedStep] = {}
         self._cut(written)
+        for observe in observers:
+            observe(self)
 
     def _cut(self, written: Function) -> None:
         self.written = written = sink_shapes(written)
@@ -85,7 +95,7 @@ class Stage(Family):
     def __init__(
         self, step: StagedStep, host: Node | None, returned: Mapping[Value, Any]
     ) -> None:
-        written = step.written
+        written, self.kept_sizes = step.written, step.kept_sizes
         known: dict[Value, Value] = {}
         for value, array in returned.items():
             if isinstance(array, Rows):
@@ -100,6 +110,13 @@ class Stage(Family):
             written.name, written.inputs, outputs, written.updates if host is None else {}
         )
         cut = substitute(cut, known)
+        for node in cut.nodes:
+            if node.op.effect is Effect.HOST:  # it reads what a driven loop saved for another one
+                raise Unsupported(
+                    "gradients: second derivatives through a loop that Python drives",
+                    expected="first derivatives of such loops", source=node.source,
+                    hint="collect rows in a tf.TensorArray of known size: such loops are native",
+                )  # fmt: skip
         feeds = [v for v in cut.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
         others = [v for v in cut.inputs if v not in feeds]
         self.function = Function(
@@ -113,7 +130,9 @@ class Stage(Family):
 
     def _symbolic(self, pattern: Pattern, sizes: Mapping[str, int]) -> SymbolicStep:
         outputs = self.function.outputs[: len(self.function.outputs) - len(self.function.updates)]
-        return SymbolicStep(self.function, outputs, self.inputs, pattern, sizes)
+        return SymbolicStep(
+            self.function, outputs, self.inputs, pattern, sizes, kept=self.kept_sizes
+        )
 
 
 class BoundStagedStep:
@@ -162,7 +181,7 @@ class BoundStagedStep:
         """What runs a sub-function; compiled once for all sessions."""
         step = self.step.parts.get(fn)
         if step is None:
-            step = self.step.parts[fn] = StagedStep(closed, feeds)
+            step = self.step.parts[fn] = StagedStep(closed, feeds, KEPT_IN_LOOPS)
         return step.bind(self.store).run
 
     def _evaluate(

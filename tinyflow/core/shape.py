@@ -186,6 +186,16 @@ def _refuse(a: Any, b: Any) -> None:
         raise ShapeError(f"only a run can tell whether {a} and {b} agree")
 
 
+def least(extent: Any, number: int) -> Any:
+    """``min(extent, number)``; a step for all sizes is one for extents of ``number`` or more.
+
+    The pass ``specialize`` checks that for every set of sizes (``fits``).
+    """
+    if isinstance(extent, int):
+        return min(extent, number)
+    return number if _strict.on else opaque(f"min({extent},{number})")
+
+
 Dimension = int | Dim
 Shape = tuple[Dimension, ...] | None
 

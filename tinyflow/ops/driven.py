@@ -8,11 +8,14 @@ shapes of its variables differ from iteration to iteration. compile/driven.py ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tinyflow.ops.base import Op, TensorType
-from tinyflow.ops.control import ControlOp
+from tinyflow.ops.control import ControlOp, If, While
 from tinyflow.ops.host import HostOp
 
 
@@ -25,7 +28,7 @@ class Driven(HostOp):
     """
 
     control: ControlOp
-    reason: str = ""
+    reason: str
     #: what follows can be compiled only when this has run (see compile/staged.py)
     tells_shapes: ClassVar[bool] = True
     not_differentiable = "it is made when a step is compiled, after gradients"
@@ -36,6 +39,18 @@ class Driven(HostOp):
     def call_host(self, *arrays: Any) -> Any:
         """As the reference; compiled steps run the sub-functions instead."""
         return self.control.reference(*arrays)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        for kind in (While, If):
+            sample: Any
+            for sample in object.__new__(kind).samples(rng):
+                yield replace(sample, op=Driven(sample.op, "a sample"))
+
+    def bad_samples(self) -> Iterable[Any]:
+        for kind in (While, If):
+            sample: Any
+            for sample, error in object.__new__(kind).bad_samples():
+                yield replace(sample, op=Driven(sample.op, "a sample")), error
 
 
 def native_or_driven(op: ControlOp) -> Op:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyflow import te
 from tinyflow.core.error import AxisError, DTypeError, ShapeError
-from tinyflow.core.shape import Dim, Dimension, merge_shapes, opaque
+from tinyflow.core.shape import Dim, Dimension, least, merge_shapes, opaque
 from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import Reshape, floats, prefer_int, reverse
@@ -331,15 +331,20 @@ def _range_extent(extent: Dimension, entry: Range) -> Dimension:
     if stride == 1 and starts_near_front and ends_near_back:
         return extent - (begin or 0) + (end or 0)
     if type(begin) is int and end is None and stride == 1:
-        return opaque(f"min({extent},{-begin})")
+        return least(extent, -begin)
     if type(end) is int and begin in (None, 0) and stride == 1:
-        return opaque(f"min({extent},{end})")
+        return least(extent, end)
     return opaque(f"slice({extent},{begin},{end},{stride})")
 
 
 def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
     """First index and number of elements, by Python's rules for slices out of range."""
     _, begin, end, stride = entry
+    if isinstance(extent, Dim) and stride == 1:
+        if begin is not None and begin < 0 and end is None:
+            return te.as_index(extent) + begin, -begin  # see shape.least
+        if begin in (None, 0) and end is not None and end > 0:
+            return 0, end
     d = te.as_index(extent)
     low, high = (te.index(0), d) if stride > 0 else (te.index(-1), d - 1)
 
@@ -440,6 +445,10 @@ def _known_part(extent: Dim, entry: Range) -> tuple[Any, Any]:
     _, begin, end, stride = entry
     if stride == 1 and (begin is None or begin >= 0) and (end is None or end < 0):
         return begin or 0, extent - (begin or 0) + (end or 0)
+    if stride == 1 and begin is not None and begin < 0 and end is None:
+        return extent + begin, -begin  # see shape.least
+    if stride == 1 and begin in (None, 0) and end is not None and end > 0:
+        return 0, end
     if begin is None and end is None and stride > 0:
         return 0, (extent + (stride - 1)) // stride
     raise TypeError(f"where the elements [{begin}:{end}:{stride}] of {extent} lie")
