@@ -31,7 +31,7 @@ from tinyflow.core.shape import opaque
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.driven import Driven
-from tinyflow.passes.give_to_host import given_to_host
+from tinyflow.passes.give_to_host import given_to_host, with_readers
 from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.sink_shapes import sink_shapes
 from tinyflow.passes.specialize import specialize
@@ -66,7 +66,7 @@ class StagedStep:
             observe(self)
 
     def _cut(self, written: Function) -> None:
-        self.written = written = sink_shapes(written)
+        self.written = written = sink_shapes(with_readers(written))
         self.hosts = [n for n in written.nodes if n.op.effect is Effect.HOST]
         self.stages: dict[Any, Stage] = {}
 

@@ -1,6 +1,6 @@
 """Hands to Python what native code cannot do before a size is known.
 
-Main function: ``given_to_host``. May import core, ir.graph, ops.
+Main functions: ``given_to_host``, ``with_readers``. May import core, ir.graph, ops.
 
 Before                                           After
   %4 = While(%2, %3)        (a growing value)      %4 = Driven(%2, %3) {control=While}
@@ -48,6 +48,24 @@ def given_to_host(fn: Function, refusal: NeedsHost) -> Function:
     return rebuild(fn, change)
 
 
+def with_readers(fn: Function) -> Function:
+    """``fn`` in which loops that read what a driven loop saved, row by row, are driven too."""
+
+    def change(node: Node, inputs: tuple[Value, ...]) -> Any:
+        if not isinstance(node.op, While) or not any(map(_is_saved, inputs)):
+            return None
+        op = Driven(node.op, "it reads, backwards, what such a loop saved")
+        return node.replaced(op=op, inputs=inputs).outputs
+
+    return rebuild(fn, change)
+
+
+def _is_saved(value: Value) -> bool:
+    op = value.node.op
+    control = op.control if isinstance(op, Driven) else None
+    return isinstance(control, While) and value.index >= control.n_carried
+
+
 def _taken(fn: Function, refusal: NeedsHost) -> set[Node]:
     """The nodes to take over: loops that save values and those that read them go together."""
     taken = {n for n in fn.nodes if n.op is refusal.op}
@@ -73,4 +91,4 @@ def _saving_and_reading(nodes: Sequence[Node]) -> Any:
                 yield value.node, node
 
 
-__all__ = ["given_to_host"]
+__all__ = ["given_to_host", "with_readers"]
