@@ -53,7 +53,7 @@ class DrivenControl:
         cond, body = self._part("cond", op.cond, 0, n), self._part("body", op.body, 0, n)
         carried, invariant = list(given[:n]), list(given[n:])
         saved: list[Any] = [Rows() for _ in op.saved]
-        while np.all(cond.run([*carried, *invariant])[0]):
+        while cond.run([*carried, *invariant])[0].all():
             results = body.run([*carried, *invariant])
             carried = results[:n]
             for rows, row in zip(saved, results[n:], strict=True):

@@ -123,6 +123,7 @@ class Stage(Family):
             cut.name, [*feeds, *known.values(), *others], cut.outputs, cut.updates
         )
         self.inputs: tuple[Value, ...] = (*step.feeds, *known)
+        self.dtypes = [v.dtype for v in self.inputs]
         super().__init__([v.type for v in (*feeds, *known.values())], self._plan, self._symbolic)
 
     def _plan(self, types: Sequence[TensorType]) -> Plan:
@@ -159,10 +160,15 @@ class BoundStagedStep:
             if host is None:
                 return values
             called.add(host)
+            new: dict[Value, Any] = {}
+            if isinstance(host.op, Driven):  # a loop may start from what took long to compute
+                pairs = zip(native_inputs(host, returned), values, strict=True)
+                new = {v: a for v, a in pairs if not _is_given(v)}
             for value, result in zip(
                 host.outputs, self._call(host, values, returned), strict=True
             ):
-                returned[value] = result if isinstance(result, Rows) else contiguous(result)
+                new[value] = result if isinstance(result, Rows) else contiguous(result)
+            returned.update(new)
 
     def _call(self, host: Node, values: list[Array], returned: Mapping[Value, Any]) -> Any:
         if not isinstance(host.op, Driven):
@@ -191,7 +197,7 @@ class BoundStagedStep:
         if not stage.function.outputs:
             return []
         given = [*arrays, *[a for a in returned.values() if not isinstance(a, Rows)]]
-        types = [TensorType(v.dtype, a.shape) for v, a in zip(stage.inputs, given, strict=True)]
+        types = [TensorType(d, a.shape) for d, a in zip(stage.dtypes, given, strict=True)]
         compiled, sizes = stage.at(types)
         if sizes is not None:
             step = self._steps.get(compiled)
@@ -210,6 +216,11 @@ class BoundStagedStep:
 def native_inputs(host: Node, returned: Mapping[Value, Any]) -> list[Value]:
     """The inputs of a host call that a stage computes: all but the rows of driven loops."""
     return [v for v in host.inputs if not isinstance(returned.get(v), Rows)]
+
+
+def _is_given(value: Value) -> bool:
+    """Whether a value costs nothing to have again."""
+    return not value.node.inputs or value.node.op.effect is Effect.HOST
 
 
 def contiguous(result: Any) -> Array:
