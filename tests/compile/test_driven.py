@@ -55,9 +55,16 @@ def test_what_was_native_is_native(session):
         [0, tf.TensorArray(tf.float32, size=0, dynamic_size=True)],
     )[1].stack()
     slope = tf.gradients(total, x)[0]
+    y = tf.placeholder(tf.float32, [2, 3])
+    kept = tf.while_loop(
+        lambda i, y: i < n, lambda i, y: (i + 1, tf.sin(y)), [0, y],
+        shape_invariants=[tf.TensorShape([]), tf.TensorShape([None, 3])],
+    )[1]  # fmt: skip
+    assert kept.shape.as_list() == [None, 3]
     session.run([total, slope], {n: 5})
     assert session.run(array).tolist() == [0, 1, 2, 3]
-    assert [type(step) for step in steps_of(session)] == [Step, Step]
+    session.run(kept, {n: 2, y: np.ones((2, 3))})
+    assert [type(step) for step in steps_of(session)] == [Step, Step, Step]
 
 
 def test_slices_that_leave_the_tensor(session):
@@ -131,6 +138,23 @@ def test_exceptions_of_the_function_pass_through(session):
                       shape_invariants=[tf.TensorShape(None)])  # fmt: skip
     with pytest.raises(KeyError, match="two"):
         session.run(y)
+
+
+def test_every_run_draws_other_numbers(session):
+    """Also where only a stage before the last one draws; as a native loop draws them."""
+    shapes = [tf.TensorShape([]), tf.TensorShape([None, 2])]
+    driven = tf.while_loop(
+        lambda i, m: i < 3,
+        lambda i, m: (i + 1, tf.concat([m, tf.random_uniform([1, 2], seed=4)], 0)),
+        [0, tf.zeros([0, 2])], shape_invariants=shapes,
+    )[1]  # fmt: skip
+    native = tf.while_loop(
+        lambda i, t: i < 3, lambda i, t: (i + 1, t.write(i, tf.random_uniform([2], seed=4))),
+        [0, tf.TensorArray(tf.float32, 3)],
+    )[1].stack()
+    runs = [session.run(driven) for _ in range(3)]
+    assert len(np.unique(runs)) == 18
+    np.testing.assert_array_equal(runs, [session.run(native) for _ in range(3)])
 
 
 def test_sessions_share_what_is_compiled():

@@ -61,6 +61,8 @@ class StagedStep:
     ) -> None:
         self.feeds, self.kept_sizes = tuple(feeds), kept_sizes
         self.parts: dict[Function, StagedStep] = {}
+        inputs: list[Any] = [v.node.op for v in written.inputs]
+        self.counters = [op.key for op in inputs if op.role == "counter"]
         self._cut(written)
         for observe in observers:
             observe(self)
@@ -158,6 +160,8 @@ class BoundStagedStep:
                 self.step.give_to_host(refusal)  # what was called stays as it is
                 continue
             if host is None:
+                for key in self.step.counters:
+                    self.store.counter(key)[0] += 1
                 return values
             called.add(host)
             new: dict[Value, Any] = {}
@@ -203,14 +207,14 @@ class BoundStagedStep:
             step = self._steps.get(compiled)
             if step is None:
                 step = self._steps[compiled] = compiled.bind(self.store)
-            return step.run(sizes, given, advance=host is None)
+            return step.run(sizes, given, advance=False)
         program = self._programs.get(compiled)
         if program is None:
             program = self._programs[compiled] = Program(compiled, self.store)
             check_initialized(compiled.fn, program, self.store)
         by_key = dict(zip(stage.inputs, given, strict=True))
         feeds = [by_key[binding(v)] for v in program.feed_values]
-        return program.run(feeds, advance=host is None)
+        return program.run(feeds, advance=False)
 
 
 def native_inputs(host: Node, returned: Mapping[Value, Any]) -> list[Value]:

@@ -66,7 +66,8 @@ def functionalize(
                 for old, new in zip(node.outputs, results, strict=False):
                     if old is not new:
                         values.setdefault(old, new)  # a fed value stays fed
-            hosts.leave(node, results)
+            if hook is not None or hosts.frontier or node.op.effect is Effect.HOST:
+                hosts.leave(node, results)
     outputs = [values.get(v, v) for v in fetches]
     updates = {}
     for ref, value in state.latest.items():
