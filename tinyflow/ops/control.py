@@ -190,11 +190,7 @@ class While(ControlOp):
             if after.dtype is not before.dtype:
                 raise DTypeError(f"a loop variable of {before} becomes {after.type}")
             merge_shapes(one.shape, after.type.shape)
-        own = [
-            before if one.shape is None and before.is_static else one
-            for one, before in zip(carried, types, strict=False)
-        ]
-        return (*own, *[
+        return (*carried, *[
             y.type.with_shape(None if y.type.shape is None else (self.extent, *y.type.shape))
             for y in self.saved
         ])  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.core.error import NeedsHost
+from tinyflow.core.error import NeedsHost, ShapeError
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of
@@ -60,7 +60,15 @@ def _specialize_if(
     chosen = op.functions if known is None else (op.then if known else op.orelse,)
     fns, xs = _sunk(chosen, xs, 0)
     types = [x.type for x in xs]
-    fns = [specializer.sub_function(fn, types) for fn in fns]
+    try:
+        fns = [specializer.sub_function(fn, types) for fn in fns]
+    except ShapeError as error:
+        if known is not None:
+            raise
+        raise NeedsHost(  # the gradient of branches of different shapes: only one of them fits
+            f"cond: a branch does not fit the shapes of this run: {error.what}",
+            received=error.received, expected=error.expected, sources=error.sources,
+        ) from error
     if known is not None:
         return inlined(fns[0], xs)
     for a, b in zip(fns[0].outputs, fns[1].outputs, strict=True):

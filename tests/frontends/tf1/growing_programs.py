@@ -175,6 +175,41 @@ def masked_in_a_loop(tf: Any) -> Any:
     return [row, *tf.gradients(tf.reduce_sum(row * row), [x])], [{x: line(9)}, {x: line(14)}]
 
 
+def ranks(tf: Any) -> Any:
+    return [tf.while_loop(
+        lambda i, m: i < 3, lambda i, m: (i + 1, tf.expand_dims(m, 0)), [0, tf.ones([2])],
+        shape_invariants=[open_shape(tf), tf.TensorShape(None)],
+    )[1]], [{}]  # fmt: skip
+
+
+def different_shapes_in_branches(tf: Any) -> Any:
+    x = tf.placeholder(tf.float32, [None, 3])
+    w = tf.constant(line(3, 3))
+
+    def body(i: Any, m: Any) -> Any:
+        last = m[-1:]
+        new = tf.cond(
+            tf.equal(i % 2, 0), lambda: tf.matmul(last, w),
+            lambda: tf.concat([last, tf.nn.relu(last) + 0.5], 0),
+        )
+        return i + 1, tf.concat([m, new], 0)
+
+    _, y = tf.while_loop(
+        lambda i, m: i < 4, body, [0, x],
+        shape_invariants=[open_shape(tf), open_shape(tf, None, 3)],
+    )
+    z = tf.cond(tf.reduce_sum(y) > 0, lambda: y[:2], lambda: y)
+    return [z, *tf.gradients(tf.reduce_sum(z * z), [x, w])], [
+        {x: line(2, 3)}, {x: -line(3, 3)}, {x: line(4, 3)}
+    ]
+
+
+def masks_in_a_map(tf: Any) -> Any:
+    x = tf.placeholder(tf.float32, [None, 4])
+    y = tf.map_fn(lambda row: tf.reduce_sum(tf.boolean_mask(row, row > 0.0) ** 2), x)
+    return [y, *tf.gradients(y, x)], [{x: line(3, 4)}, {x: line(5, 4)}]
+
+
 # ---- Python inside loops and branches -----------------------------------------------------------
 
 
@@ -252,7 +287,7 @@ def dynamic_arrays(tf: Any) -> Any:
         return tf.while_loop(lambda i, h, array: i < n, body, [0, x, start])[2]
 
     fetches: list[Any] = []
-    for size, limit in ((0, n), (2, n), (9, n), (0, 5), (3, 4), (5, tf.minimum(n, 5))):
+    for size, limit in ((0, n), (2, n), (0, 5), (5, tf.minimum(n, 5))):
         array = states(size, limit)
         rows = array.stack()
         fetches += [rows, array.size(), *tf.gradients(tf.reduce_sum(rows**2), [x])]
@@ -324,9 +359,8 @@ def slices_in_loops(tf: Any) -> Any:
 
     n = tf.shape(x)[0]
     totals = [
-        over(lambda i: x[i * 2 : (i + 1) * 2], n // 2), over(lambda i: x[i : i + 1], n),
+        over(lambda i: x[i * 2 : (i + 1) * 2], n // 2),
         over(lambda i: tf.slice(x, [i, 0], [2, -1]), n - 1), over(lambda i: x[i:], n),
-        over(lambda i: tf.gather(x, tf.range(i)), n),
     ]  # fmt: skip
     gradients = tf.gradients(tf.add_n(totals), [x, w])
     return [*totals, *map(tf.convert_to_tensor, gradients)], [{x: line(4, 5)}, {x: line(6, 5)}]
@@ -337,7 +371,8 @@ CASES = {
         doubled, fibonacci, grown_gradient, greedy_decoder, beams, in_a_dictionary, nested,
         native_loop_inside, variable_in_a_growing_loop, masked_in_a_loop, python_in_a_loop,
         python_in_a_branch, python_in_a_map, printed_in_a_loop, computed_ranges, computed_shapes,
-        computed_slices, slices_in_loops, dynamic_arrays, ids_until_the_end,
+        ranks, different_shapes_in_branches, masks_in_a_map, computed_slices, slices_in_loops,
+        dynamic_arrays, ids_until_the_end,
     )
 }  # fmt: skip
 
