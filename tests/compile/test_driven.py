@@ -67,6 +67,23 @@ def test_what_was_native_is_native(session):
     assert [type(step) for step in steps_of(session)] == [Step, Step, Step]
 
 
+def test_gradients_of_slices_add_up_in_place(session):
+    """An iteration touches the rows that it read, not the whole tensor."""
+    rows = np.arange(40.0).reshape(10, 4) / 10
+    x = tf.placeholder(tf.float64, [10, 4])
+    total = tf.while_loop(
+        lambda i, a: i < 4, lambda i, a: (i + 1, a + tf.reduce_sum(x[i : i + 3] ** 2)),
+        [0, tf.constant(0.0, tf.float64)],
+    )[1]
+    (slope,) = session.run(tf.gradients(total, x), {x: rows})
+    weights = np.array([1, 2, 3, 3, 2, 1, 0, 0, 0, 0.0])
+    np.testing.assert_allclose(slope, 2 * rows * weights[:, None], rtol=1e-12)
+    (step,) = steps_of(session)
+    bodies = [n.op.body for n in step.fn.nodes if n.op.type_name == "While"]
+    names = [n.op.type_name for body in bodies for n in body.nodes]
+    assert "SliceAdd" in names and "PlaceSlice" not in names
+
+
 def test_slices_that_leave_the_tensor(session):
     x, i = tf.constant(np.arange(5.0)), tf.placeholder(tf.int32, [])
     y = x[i : i + 2]

@@ -1,7 +1,8 @@
 """Slices whose bounds only a run knows: ``x[i : i + 3]`` with i computed in the graph.
 
-Main types: ``DynamicSlice``, ``PlaceSlice``. Main functions: ``computed_slice``, ``told_slice``,
-``placed_slice``. May import core, ir, te, ops.base, like, indexing, padding, counted.
+Main types: ``DynamicSlice``, ``PlaceSlice``, ``SliceAdd``. Main functions: ``computed_slice``,
+``told_slice``, ``placed_slice``. May import core, ir, te, ops.base, indexing, padding,
+tensor_array, counted.
 
 Where the end follows the begin at a constant distance, the extent is known and a slice is one
 kernel, in loops too. Elsewhere Python tells the extent, as it does for every computed size.
@@ -18,10 +19,13 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import Dim
+from tinyflow.ir.loop.nodes import Body, Buffer, Store
+from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped, floats
 from tinyflow.ops.indexing import checked_position
 from tinyflow.ops.padding import inside_all, zeros_if_empty
+from tinyflow.ops.tensor_array import ArrayWrite, each
 
 #: what a negative begin means: an error, an element from the end, a range that ends before the end
 NEVER, FROM_END, RANGE = "never", "from_end", "range"
@@ -90,8 +94,12 @@ class DynamicSlice(Op):
 
     def first(self, begin: te.Tensor, k: int, extent: Any, n: Any) -> Expr:
         """The checked position of the first element along axis number ``k``."""
+        return self.position(begin[(k,)], k, extent, n)
+
+    def position(self, begin: Expr, k: int, extent: Any, n: Any) -> Expr:
+        """As ``first``, of the begin itself."""
         step, d = self._steps[k], te.as_index(extent)
-        at = te.as_index(begin[(k,)])
+        at = te.as_index(begin)
         if self._rule(k) != NEVER:
             ends_before = at + te.as_index(n) * step < te.index(0)
             wraps = at < te.index(0)
@@ -175,18 +183,19 @@ class PlaceSlice(Op):
                     raise ShapeError(f"{n} elements along axis {axis} of extent {d}")
         return x.with_shape(self.extents)
 
-    def _slice(self, shape: Sequence[Any]) -> DynamicSlice:
+    def slice_of(self, shape: Sequence[Any]) -> DynamicSlice:
+        """The slice that reads what this places, of an x of this shape."""
         size = tuple(shape[a] for a in self.axes)
         return DynamicSlice(self.axes, size, self.steps, self.negative)
 
     def reference(self, x: Any, begin: Any) -> Any:
         y = np.zeros(self.extents, np.asarray(x).dtype)  # type: ignore[arg-type]
         positions = np.arange(y.size).reshape(y.shape)
-        y.reshape(-1)[self._slice(np.shape(x)).reference(positions, begin)] = x
+        y.reshape(-1)[self.slice_of(np.shape(x)).reference(positions, begin)] = x
         return y
 
     def compute(self, x: te.Tensor, begin: te.Tensor) -> te.Tensor:
-        whole = self._slice(x.shape)
+        whole = self.slice_of(x.shape)
         firsts = {
             axis: (whole.first(begin, k, self.extents[axis], x.shape[axis]), self.steps[k])
             for k, axis in enumerate(self.axes)
@@ -210,7 +219,7 @@ class PlaceSlice(Op):
     def vjp(self, dy: Value, y: Value, x: Value, begin: Value) -> tuple[Any, ...]:
         from tinyflow.ops.shape import shape
 
-        whole = self._slice((0,) * (max(self.axes, default=-1) + 1))
+        whole = self.slice_of((0,) * (max(self.axes, default=-1) + 1))
         sizes = [shape(x)[a] for a in self.axes]
         return emit_shaped(whole, "size", sizes, dy, begin), None
 
@@ -227,6 +236,70 @@ class PlaceSlice(Op):
         op = PlaceSlice((2, 2), (0,), (1,))
         yield Sample((x, np.zeros(1, np.int32)), op), ShapeError
         yield Sample((x, np.zeros(1, np.float32)), PlaceSlice((5, 2), (0,), (1,))), DTypeError
+
+
+@dataclass(frozen=True)
+class SliceAdd(ArrayWrite):
+    """y = array, with piece added where ``DynamicSlice`` (same attributes) reads; in its memory.
+
+    array: number[...]    begin: integer[len(axes)]    piece: extents of the slice    y: as array
+    Gradient: of array dy, of piece the slice of dy
+    Errors: InvalidArgumentError at run time for a place outside; ShapeError, DTypeError
+    """
+
+    axes: tuple[int, ...] = (0,)
+    steps: tuple[int, ...] = (1,)
+    negative: tuple[str, ...] = ()
+
+    def infer(self, array: TensorType, begin: TensorType, piece: TensorType) -> TensorType:
+        if array.dtype is not piece.dtype:
+            raise DTypeError(f"the array holds {array.dtype}, the piece {piece.dtype}")
+        array.require_number()
+        self._place(array.shape or ()).infer(piece, begin)
+        return array
+
+    def _place(self, extents: Any) -> PlaceSlice:
+        return PlaceSlice(tuple(extents), self.axes, self.steps, self.negative)
+
+    def reference(self, array: Any, begin: Any, piece: Any) -> Any:
+        return array + self._place(np.shape(array)).reference(piece, begin)
+
+    def lower_loops(self, inputs: tuple[Buffer, ...], outputs: tuple[Buffer, ...]) -> Body:
+        _, begin, piece = inputs
+        (y,) = outputs
+        whole = self._place(y.shape).slice_of(piece.shape)
+        firsts = {
+            axis: whole.position(
+                scalar.load(begin, te.index(k)), k, y.shape[axis], piece.shape[axis]
+            )
+            for k, axis in enumerate(self.axes)
+        }
+
+        def add(*at: Expr) -> Body:
+            places = [
+                firsts[a] + i * self.steps[self.axes.index(a)] if a in firsts else i
+                for a, i in enumerate(at)
+            ]
+            return (Store(y, tuple(places), scalar.load(y, *places) + scalar.load(piece, *at)),)
+
+        return each(piece.shape, add)
+
+    def vjp(self, dy: Value, y: Value, *inputs: Value) -> tuple[Any, ...]:
+        _, begin, piece = inputs
+        return dy, None, self._place(y.type.shape).vjp(dy, y, piece, begin)[0]
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        for inner, outer, axes, steps, begin in (
+            ((2, 4), (5, 4), (0,), (1,), (3,)), ((3, 2), (7, 6), (0, 1), (2, 1), (1, 4)),
+            ((2, 33), (2, 40), (1,), (1,), (5,)),
+        ):  # fmt: skip
+            arrays = floats(rng, *outer), np.array(begin, np.int32), floats(rng, *inner)
+            yield Sample(arrays, SliceAdd(True, axes, steps))
+
+    def bad_samples(self) -> Iterable[Any]:
+        x, at, piece = np.zeros((3, 2), np.float32), np.zeros(1, np.int32), np.zeros((4, 2))
+        yield Sample((x, at, piece.astype(np.float32)), SliceAdd(True)), ShapeError
+        yield Sample((x, at, piece), SliceAdd(True)), DTypeError
 
 
 # ---- from the bounds of a slice -----------------------------------------------------------------
@@ -342,6 +415,6 @@ def _packed(numbers: Sequence[Any]) -> Value:
 
 
 __all__ = [
-    "FROM_END", "NEVER", "RANGE", "Cut", "DynamicSlice", "PlaceSlice", "computed_slice",
+    "FROM_END", "NEVER", "RANGE", "Cut", "DynamicSlice", "PlaceSlice", "SliceAdd", "computed_slice",
     "constant_difference", "known_number", "placed_slice", "told_slice",
 ]  # fmt: skip

@@ -32,6 +32,8 @@ from tinyflow.ir.graph.visit import remap, result_values
 from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
+from tinyflow.ops.dynamic_slice import PlaceSlice, SliceAdd
+from tinyflow.ops.elementwise import Add
 from tinyflow.ops.growing import GrowRows, padded_to
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.shape import symbolic_value
@@ -73,6 +75,7 @@ class _Specializer:
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
+        self.is_inner = False
         self.limits: Mapping[Value, int] = {}  # what counters of a loop come to at most
         self.state_types = state_types
         self.builder = Builder()
@@ -87,7 +90,7 @@ class _Specializer:
         """A sub-function (see ops.control) for inputs of these types, some of which have limits."""
         inner = _Specializer(fn, types, {}, self.symbols)
         inner.extents.update(self.extents)
-        inner.limits = limits or {}
+        inner.limits, inner.is_inner = limits or {}, True
         return inner.run()
 
     def run(self) -> Function:
@@ -126,6 +129,11 @@ class _Specializer:
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if isinstance(op, ControlOp):
             return specialize_control(self, node, op, inputs)
+        if (
+            type(op) is Add and self.is_inner and isinstance(inputs[1].node.op, PlaceSlice)
+            and inputs[0].type == inputs[1].type
+        ):
+            return self.added_in_place(node, inputs)
         if isinstance(op, GrowRows):
             return (self.grown(node, inputs),)
         if isinstance(op, DynamicShape) and hasattr(op.inner, "computed"):
@@ -233,6 +241,15 @@ class _Specializer:
         ):
             return None
         return found
+
+    def added_in_place(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        """A slice's gradient joins what a loop sums up where the slice lies, not all over it."""
+        total, place = inputs[0], inputs[1].node
+        op: Any = place.op
+        with self.builder.on_behalf_of(node.source, node.origin):
+            piece, begin = place.inputs
+            added = SliceAdd(True, op.axes, op.steps, op.negative)
+            return self.named(node, (self.builder.emit(added, (total, begin, piece)),))
 
     def grown(self, node: Node, inputs: tuple[Value, ...]) -> Value:
         """The array of a GrowRows with enough rows for every index that comes."""
