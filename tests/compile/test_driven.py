@@ -104,6 +104,19 @@ def test_shapes_that_are_none(session):
         session.run(y, {n: -2})
 
 
+def test_shapes_of_unknown_length(session):
+    """Even the rank is fed."""
+    shape, x = tf.placeholder(tf.int32, [None]), tf.constant(np.arange(12.0))
+    y = tf.reshape(x, shape)
+    slope = tf.gradients(tf.reduce_sum(y * y), x)[0]
+    for wanted in ([3, 4], [2, -1], [12], [2, 3, 2], [4, 3]):
+        found, gradient = session.run([y, slope], {shape: wanted})
+        np.testing.assert_array_equal(found, np.arange(12.0).reshape(wanted))
+        np.testing.assert_array_equal(gradient, 2 * np.arange(12.0))
+    with pytest.raises(InvalidArgumentError, match="computed shape"):
+        session.run(y, {shape: [-3, 4]})
+
+
 def test_python_in_a_branch_has_no_gradient(session):
     x = tf.placeholder(tf.float32, [])
 

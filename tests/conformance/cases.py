@@ -36,6 +36,7 @@ NO_SAMPLES = {
     "ZeroArray": "has no inputs; tests/frontends/tf1/test_control_flow.py",
     "CountedExtent": "its type follows from a value; tests/frontends/tf1/test_segments.py",
     "ToldNumbers": "its types follow from values; tests/frontends/tf1/test_growing.py",
+    "ToldShape": "its type follows from values; tests/compile/test_driven.py",
     "GrowRows": "its type follows from a value; tests/frontends/tf1/test_growing.py",
     "DynamicRange": "an inner op of DynamicShape; tests/ops/test_creation.py",
     "RandomUniform": "draws by a counter; test_state.py",

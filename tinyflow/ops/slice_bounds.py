@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tinyflow.core.dtype import int64
+from tinyflow.core.error import Unsupported
 from tinyflow.ops.base import Value, emit
 from tinyflow.ops.dynamic_slice import (
     FROM_END,
@@ -74,12 +75,14 @@ class PlacesBack:
 
 def _entries(op: Any, x: Value, operand: Value) -> list[Any]:
     """Range, At or NEW per entry, with scalars of the graph for the bounds that are computed."""
-    from tinyflow.core.error import ShapeError
     from tinyflow.ops.counted import numbers_of
 
     if x.type.shape is None or not operand.type.is_static:
-        raise ShapeError(f"{op.type_name}: computed bounds need inputs of known rank",
-                         received={"input": x.type, "bounds": operand.type})  # fmt: skip
+        raise Unsupported(
+            f"{op.type_name}: computed bounds of a tensor whose rank is unknown",
+            received={"input": x.type, "bounds": operand.type},
+            expected="a known rank", hint="say it with set_shape(...)",
+        )  # fmt: skip
     numbers = tuple(_wide(known_number(n)) for n in numbers_of(operand))
     return op.with_attribute("bounds", numbers).entries(len(x.type.shape))  # type: ignore[no-any-return]
 
@@ -117,7 +120,6 @@ def _direct(entry: Any, extent: Any) -> Cut:
 
 def _general(entry: Any, extent: Any) -> Cut:
     """A cut by Python's rules for bounds out of range, computed in the graph where need be."""
-    from tinyflow.core.error import Unsupported
     from tinyflow.ops.elementwise import maximum
 
     if isinstance(entry, At):
