@@ -379,6 +379,24 @@ def test_slices_and_pads(monkeypatch):
     check(build, [(floats(n, 6),) for n in (4, 6, 1, 33, 9)], monkeypatch)
 
 
+def test_ends_of_an_unknown_extent(monkeypatch):
+    """The last two rows are two wherever there are two; fewer rows are another step."""
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6])
+        parts = [x[-2:], x[:3] * 2.0, tf.exp(x)]
+        return [x], [*parts, tf.gradients([tf.reduce_sum(tf.square(p)) for p in parts], x)[0]]
+
+    check(build, [(floats(n, 6),) for n in (4, 6, 33, 3, 9)], monkeypatch)
+    few = [floats(n, 6) for n in (4, 6, 1, 2, 0, 9)]
+    for x, (last, first, _, slope) in zip(few, run_all(build, [(x,) for x in few])[0], strict=True):
+        np.testing.assert_array_equal(last, x[-2:])
+        np.testing.assert_array_equal(first, x[:3] * 2)
+        wanted = 2 * np.exp(2 * x.astype(np.float64))
+        wanted[-2:] += 2 * x[-2:]
+        wanted[:3] += 8 * x[:3]
+        np.testing.assert_allclose(slope, wanted, rtol=1e-5)
+
+
 def test_counts_that_only_a_run_tells_recompile_nothing():
     """Behind a mask, each stage has a step for the first count and one for all others."""
     from tinyflow.compile.staged import StagedStep

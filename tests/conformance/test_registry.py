@@ -9,7 +9,9 @@ import pytest
 from tests.conformance.cases import NO_SAMPLES, bad_samples_of, classes, samples_of
 from tinyflow.ir.graph.nodes import Effect, Op
 
-HOW_IT_RUNS = ("compute", "decompose", "lower_loops", "functionalize", "call_host", "specialize")
+HOW_IT_RUNS = (
+    "compute", "decompose", "lower_loops", "functionalize", "call_host", "specialize", "told",
+)  # fmt: skip
 #: ops that take any input: there is no bad sample of the right number of inputs
 TAKES_ANYTHING = {
     "Again", "Cast", "CopyArray", "Identity", "IsVariableInitialized", "OnesLike",

@@ -102,6 +102,21 @@ def test_notes_come_first(tmp_path, capsys):
     assert "train (GradientDescent)" in text
 
 
+def test_loops_that_python_drives_are_named_with_the_reason(tmp_path, capsys):
+    path = tmp_path / "growing.py"
+    path.write_text(
+        "import tensorflow as tf\n"
+        "n = tf.placeholder(tf.int32, [])\n"
+        "row = tf.while_loop(lambda r: tf.shape(r)[0] < n, lambda r: tf.concat([r, r[:1]], 0),\n"
+        "                    [tf.range(2)], shape_invariants=[tf.TensorShape([None])])\n"
+        "print(tf.Session().run([row, tf.range(n)], {n: 4}))\n"
+    )
+    text = explained(capsys, str(path), "--stage", "profile")
+    part = text[text.index("== Python between native segments") : text.index("== steps of")]
+    assert re.search(r"growing\.py:3: the loop is driven by Python: .*changes its shape", part)
+    assert "growing.py:5: Python tells a size" in part
+
+
 def test_a_step_that_ran_once_went_op_by_op(tmp_path, capsys):
     path = tmp_path / "once.py"
     path.write_text(

@@ -33,6 +33,7 @@ from tinyflow.ops.control import (
 )
 from tinyflow.ops.convert import Identity, cast
 from tinyflow.ops.creation import Constant, constant, zeros_like
+from tinyflow.ops.joining import ConcatV2, Pack
 from tinyflow.ops.tensor_array import ArrayRead, ArrayWrite, NewArrayLike
 
 _INDEX = TensorType("int32", ())
@@ -78,6 +79,9 @@ def if_vjp(node: Node, op: If, totals: Sequence[Value | None]) -> list[Value | N
                 zeros_like(branch.inputs[j]) if grads[j] is None else grads[j] for j in wanted
             ]
         functions.append(Function(f"{branch.name}_gradient", [*branch.inputs, *inputs], outputs))
+        for one in ancestors([v.node for v in outputs], stop=functions[-1].inputs):
+            if _calls_python(one):
+                raise _called_twice(one)
     results = outputs_of(emit(If(*functions), node.inputs[0], *xs, *weights))
     by_input = dict(zip(wanted, results, strict=True))
     return [None, *[by_input.get(j) for j in range(len(xs))]]
@@ -125,7 +129,7 @@ class _LoopGradient:
         n = op.n_carried
         live = self.live_carried()
         with building(Builder()) as builder:
-            cots = {k: new_input(self.carried[k].type) for k in live}
+            cots = {k: new_input(self.type_after(k)) for k in live}
             weights = [(body.outputs[k], cot) for k, cot in cots.items()]
             for s, total in enumerate(self.totals[n:]):
                 if total is not None:
@@ -149,6 +153,12 @@ class _LoopGradient:
         loop_inputs = [self.index, *cots.values(), *sums.values()]
         inside = self.closed(loop_inputs, after)  # type: ignore[arg-type]
         return self.emit_loops(live, summed, loop_inputs, inside)
+
+    def type_after(self, k: int) -> TensorType:
+        """The type of carried value ``k`` after an iteration: a growing one has another shape."""
+        before, after = self.carried[k].type, self.body.outputs[k].type
+        grows = after.shape is not None and not after.is_static and not before.is_static
+        return after if grows else before
 
     def live_carried(self) -> list[int]:
         """Floating carried values that the asked results may depend on through the iterations."""
@@ -279,6 +289,8 @@ class _LoopGradient:
             return node.inputs[0] in self.outer
         if node.op.is_view or isinstance(node.op, Identity):
             return True
+        if isinstance(node.op, (Pack, ConcatV2)) and node.types[0].dtype.is_integer:
+            return True  # bounds and shapes, of which some elements are constants
         if isinstance(node.op, ControlOp):
             return False
         return all(self.is_invariant(v) for v in node.inputs)
@@ -395,6 +407,8 @@ def _check_repeatable(node: Node) -> None:
         return
     for fn in node.op.functions:
         for one in ancestors([v.node for v in fn.outputs], stop=fn.inputs):
+            if _calls_python(one):
+                raise _called_twice(one)
             if one.op.effect in (Effect.RANDOM, Effect.WRITE):
                 raise Unsupported(
                     f"gradients: {one.op.type_name} in a loop or branch inside a while_loop",
@@ -403,6 +417,21 @@ def _check_repeatable(node: Node) -> None:
                     hint="draw the numbers in the outer body and use them in the inner one",
                 )
             _check_repeatable(one)
+
+
+def _calls_python(node: Node) -> bool:
+    """Whether it runs the user's Python; what only tells sizes may run again."""
+    return node.op.effect is Effect.HOST and not hasattr(node.op, "tells_shapes")
+
+
+def _called_twice(node: Node) -> Unsupported:
+    return Unsupported(
+        f"gradients: {node.op.type_name} '{node.name}' in a branch, or in a loop or branch inside "
+        "a while_loop: the gradient would call Python again",
+        expected="Python functions in the outermost body of a while_loop, or outside",
+        source=node.source,
+        hint="call it outside and use its result inside, or stop_gradient what comes out",
+    )
 
 
 __all__ = ["if_vjp", "vjp"]

@@ -583,7 +583,7 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
         s.INDEX_OUT_OF_RANGE: (
             f"index {status.value} is out of range",
             f"indices in [0, {status.limit})",
-            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse"),
+            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse", "DynamicSlice"),
         ),
         s.DIVISION_BY_ZERO: ("integer division by zero", "a divisor other than 0",
                              ("FloorDiv", "FloorMod", "Div", "Truncate", "Mod")),
@@ -600,7 +600,7 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
     error = InvalidArgumentError(
         f"{node.op.type_name} {node.name or ''}: {what}".replace(" :", ":"),
         expected=expected, source=node.source,
-        sources=dict(node.origin) or None,
+        sources=dict(node.origin) or None, hint=getattr(node.op, "when_outside", None),
     )  # fmt: skip
     error.node = node
     return error

@@ -15,16 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.compile.binding import binding, check_initialized
+from tinyflow.compile.binding import binding, check_initialized, observers
+from tinyflow.compile.driven import DrivenControl, Rows
 from tinyflow.compile.family import Family
 from tinyflow.compile.program import Plan, Program, make_plan
-from tinyflow.compile.symbolic import BoundSymbolicStep, Pattern, SymbolicStep
+from tinyflow.compile.symbolic import (
+    KEPT_IN_LOOPS,
+    KEPT_SIZES,
+    BoundSymbolicStep,
+    Pattern,
+    SymbolicStep,
+)
+from tinyflow.core.error import NeedsHost, Unsupported
 from tinyflow.core.shape import opaque
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
+from tinyflow.ops.driven import Driven
+from tinyflow.passes.give_to_host import given_to_host, with_readers
 from tinyflow.passes.pipeline import optimize
+from tinyflow.passes.sink_shapes import sink_shapes
 from tinyflow.passes.specialize import specialize
 from tinyflow.runtime.variables import VariableStore
+
+Array = np.ndarray[Any, Any]
 
 
 def needs_stages(fn: Function) -> bool:
@@ -40,20 +53,35 @@ class StagedStep:
     """A step cut at its host calls; see the module's header. It serves feeds of all sizes.
 
     stages: (host call or None for the end, ranks of what was returned) -> steps by size.
+    parts: steps of the sub-functions of loops and branches that Python drives.
     """
 
-    def __init__(self, written: Function, feeds: Sequence[Value]) -> None:
-        self.written = written
-        self.feeds = tuple(feeds)
+    def __init__(
+        self, written: Function, feeds: Sequence[Value], kept_sizes: int = KEPT_SIZES
+    ) -> None:
+        self.feeds, self.kept_sizes = tuple(feeds), kept_sizes
+        self.parts: dict[Function, StagedStep] = {}
+        inputs: list[Any] = [v.node.op for v in written.inputs]
+        self.counters = [op.key for op in inputs if op.role == "counter"]
+        self._cut(written)
+        for observe in observers:
+            observe(self)
+
+    def _cut(self, written: Function) -> None:
+        self.written = written = sink_shapes(with_readers(written))
         self.hosts = [n for n in written.nodes if n.op.effect is Effect.HOST]
         self.stages: dict[Any, Stage] = {}
 
-    def stage(self, host: Node | None, returned: Mapping[Value, np.ndarray[Any, Any]]) -> Stage:
+    def give_to_host(self, refusal: NeedsHost) -> None:
+        """What was refused becomes a host call. Errors: the refusal where that cannot be."""
+        self._cut(given_to_host(self.written, refusal))
+
+    def stage(self, host: Node | None, returned: Mapping[Value, Any]) -> Stage:
         """Inputs of a host call, or the step's results when ``host`` is None."""
-        key = host, tuple([a.ndim for a in returned.values()])
-        found = self.stages.get(key)
+        ranks = tuple([a.ndim for a in returned.values() if not isinstance(a, Rows)])
+        found = self.stages.get((host, ranks))
         if found is None:
-            found = self.stages[key] = Stage(self, host, returned)
+            found = self.stages[host, ranks] = Stage(self, host, returned)
         return found
 
     def bind(self, store: VariableStore) -> BoundStagedStep:
@@ -67,27 +95,37 @@ class Stage(Family):
     """
 
     def __init__(
-        self, step: StagedStep, host: Node | None, returned: Mapping[Value, np.ndarray[Any, Any]]
+        self, step: StagedStep, host: Node | None, returned: Mapping[Value, Any]
     ) -> None:
-        written = step.written
+        written, self.kept_sizes = step.written, step.kept_sizes
         known: dict[Value, Value] = {}
         for value, array in returned.items():
+            if isinstance(array, Rows):
+                continue
             open_shape = tuple([opaque(f"returned{len(known)}_{d}") for d in range(array.ndim)])
             shape = value.type.shape
             type_ = TensorType(value.dtype, open_shape if shape is None else shape)
             node = Node(Input(type_, "feed", value), (), (type_,), source=value.node.source)
             known[value] = node.outputs[0]
-        outputs = written.outputs if host is None else host.inputs
+        outputs = written.outputs if host is None else native_inputs(host, returned)
         cut = Function(
             written.name, written.inputs, outputs, written.updates if host is None else {}
         )
         cut = substitute(cut, known)
+        for node in cut.nodes:
+            if node.op.effect is Effect.HOST:  # it reads what a driven loop saved for another one
+                raise Unsupported(
+                    "gradients: second derivatives through a loop that Python drives",
+                    expected="first derivatives of such loops", source=node.source,
+                    hint="collect rows in a tf.TensorArray of known size: such loops are native",
+                )  # fmt: skip
         feeds = [v for v in cut.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
         others = [v for v in cut.inputs if v not in feeds]
         self.function = Function(
             cut.name, [*feeds, *known.values(), *others], cut.outputs, cut.updates
         )
-        self.inputs: tuple[Value, ...] = (*step.feeds, *returned)
+        self.inputs: tuple[Value, ...] = (*step.feeds, *known)
+        self.dtypes = [v.dtype for v in self.inputs]
         super().__init__([v.type for v in (*feeds, *known.values())], self._plan, self._symbolic)
 
     def _plan(self, types: Sequence[TensorType]) -> Plan:
@@ -95,7 +133,9 @@ class Stage(Family):
 
     def _symbolic(self, pattern: Pattern, sizes: Mapping[str, int]) -> SymbolicStep:
         outputs = self.function.outputs[: len(self.function.outputs) - len(self.function.updates)]
-        return SymbolicStep(self.function, outputs, self.inputs, pattern, sizes)
+        return SymbolicStep(
+            self.function, outputs, self.inputs, pattern, sizes, kept=self.kept_sizes
+        )
 
 
 class BoundStagedStep:
@@ -106,35 +146,86 @@ class BoundStagedStep:
         self.store = store
         self._programs: dict[Plan, Program] = {}
         self._steps: dict[SymbolicStep, BoundSymbolicStep] = {}
+        self._driven: dict[Node, DrivenControl] = {}
 
-    def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The fetched values. Exceptions of the host functions pass through."""
-        returned: dict[Value, np.ndarray[Any, Any]] = {}
-        for host in self.step.hosts:
-            results = host.op.call_host(*self._evaluate(host, arrays, returned))  # type: ignore[attr-defined]
-            for value, result in zip(host.outputs, results, strict=True):
-                returned[value] = np.ascontiguousarray(result).reshape(np.shape(result))
-        return self._evaluate(None, arrays, returned)
+        returned: dict[Value, Any] = {}
+        called: set[Node] = set()
+        while True:
+            host = next((h for h in self.step.hosts if h not in called), None)
+            try:
+                values = self._evaluate(host, arrays, returned)
+            except NeedsHost as refusal:
+                self.step.give_to_host(refusal)  # what was called stays as it is
+                continue
+            if host is None:
+                for key in self.step.counters:
+                    self.store.counter(key)[0] += 1
+                return values
+            called.add(host)
+            new: dict[Value, Any] = {}
+            if isinstance(host.op, Driven):  # a loop may start from what took long to compute
+                pairs = zip(native_inputs(host, returned), values, strict=True)
+                new = {v: a for v, a in pairs if not _is_given(v)}
+            for value, result in zip(
+                host.outputs, self._call(host, values, returned), strict=True
+            ):
+                new[value] = result if isinstance(result, Rows) else contiguous(result)
+            returned.update(new)
+
+    def _call(self, host: Node, values: list[Array], returned: Mapping[Value, Any]) -> Any:
+        if not isinstance(host.op, Driven):
+            return host.op.call_host(*values)  # type: ignore[attr-defined]
+        native = iter(values)
+        rows = [isinstance(returned.get(v), Rows) for v in host.inputs]
+        driven = self._driven.get(host)
+        if driven is None:
+            driven = self._driven[host] = DrivenControl(host, rows, self._part)
+        return driven.run([
+            returned[v] if is_rows else next(native)
+            for v, is_rows in zip(host.inputs, rows, strict=True)
+        ])  # fmt: skip
+
+    def _part(self, fn: Function, closed: Function, feeds: Sequence[Value]) -> Any:
+        """What runs a sub-function; compiled once for all sessions."""
+        step = self.step.parts.get(fn)
+        if step is None:
+            step = self.step.parts[fn] = StagedStep(closed, feeds, KEPT_IN_LOOPS)
+        return step.bind(self.store).run
 
     def _evaluate(
-        self,
-        host: Node | None,
-        arrays: Sequence[np.ndarray[Any, Any]],
-        returned: dict[Value, np.ndarray[Any, Any]],
-    ) -> list[np.ndarray[Any, Any]]:
+        self, host: Node | None, arrays: Sequence[Array], returned: Mapping[Value, Any]
+    ) -> list[Array]:
         stage = self.step.stage(host, returned)
-        given = [*arrays, *returned.values()]
-        types = [TensorType(v.dtype, a.shape) for v, a in zip(stage.inputs, given, strict=True)]
+        if not stage.function.outputs:
+            return []
+        given = [*arrays, *[a for a in returned.values() if not isinstance(a, Rows)]]
+        types = [TensorType(d, a.shape) for d, a in zip(stage.dtypes, given, strict=True)]
         compiled, sizes = stage.at(types)
         if sizes is not None:
             step = self._steps.get(compiled)
             if step is None:
                 step = self._steps[compiled] = compiled.bind(self.store)
-            return step.run(sizes, given, advance=host is None)
+            return step.run(sizes, given, advance=False)
         program = self._programs.get(compiled)
         if program is None:
             program = self._programs[compiled] = Program(compiled, self.store)
             check_initialized(compiled.fn, program, self.store)
         by_key = dict(zip(stage.inputs, given, strict=True))
         feeds = [by_key[binding(v)] for v in program.feed_values]
-        return program.run(feeds, advance=host is None)
+        return program.run(feeds, advance=False)
+
+
+def native_inputs(host: Node, returned: Mapping[Value, Any]) -> list[Value]:
+    """The inputs of a host call that a stage computes: all but the rows of driven loops."""
+    return [v for v in host.inputs if not isinstance(returned.get(v), Rows)]
+
+
+def _is_given(value: Value) -> bool:
+    """Whether a value costs nothing to have again."""
+    return not value.node.inputs or value.node.op.effect is Effect.HOST
+
+
+def contiguous(result: Any) -> Array:
+    return np.ascontiguousarray(result).reshape(np.shape(result))

@@ -19,7 +19,7 @@ from tinyflow.compile.program import Plan, Program, make_plan
 from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.compile.symbolic import Pattern, SymbolicStep
 from tinyflow.core import options
-from tinyflow.core.error import InvalidArgumentError, Unsupported
+from tinyflow.core.error import InvalidArgumentError, NeedsHost, Unsupported
 from tinyflow.core.garbage import without_collections
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.passes.functionalize import functionalize
@@ -172,7 +172,12 @@ def compile_step(
     written = functionalize(fetches, targets, feeds)
     if needs_stages(written):
         return StagedStep(written, feeds)
-    return Step(written, fetches, feeds, feed_types, state_types, targets)
+    try:
+        return Step(written, fetches, feeds, feed_types, state_types, targets)
+    except NeedsHost as refusal:
+        staged = StagedStep(written, feeds)
+        staged.give_to_host(refusal)
+        return staged
 
 
 class StepFamily(Family):

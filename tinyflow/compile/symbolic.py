@@ -49,8 +49,8 @@ from tinyflow.schedule.targets import Target, host_target
 if TYPE_CHECKING:
     from tinyflow.schedule.symbolic import Alternatives
 
-#: Sizes whose memory plan and launches are kept.
-KEPT_SIZES = 64
+#: Sizes whose memory plan and launches are kept, and in the body of a loop that Python drives.
+KEPT_SIZES, KEPT_IN_LOOPS = 64, 1024
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -122,7 +122,9 @@ class SymbolicStep:
         sizes: Mapping[str, int],
         state_types: Mapping[Any, TensorType] | None = None,
         targets: Sequence[Node] = (),
+        kept: int = KEPT_SIZES,
     ) -> None:
+        self.kept = kept
         self.written, self.feeds, self.pattern = written, tuple(feeds), pattern
         self.fetches, self.targets = tuple(fetches), tuple(targets)
         self.target: Target = host_target().with_lanes(options.current().lanes)
@@ -151,7 +153,7 @@ class SymbolicStep:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._planned(sizes)
-            if len(self._plans) > KEPT_SIZES:
+            if len(self._plans) > self.kept:
                 self._plans.popitem(last=False)
         else:
             self._plans.move_to_end(key)
@@ -311,7 +313,7 @@ class BoundSymbolicStep:
             # Growing by half bounds the number of arenas; untouched pages take no memory.
             self._arena = Arena(max(64, needed + needed // 2))
         program = self._programs[key] = Program(plan, self.store, self._arena, self._reserved)
-        if len(self._programs) > KEPT_SIZES:
+        if len(self._programs) > self.step.kept:
             self._programs.popitem(last=False)
         number = {feed: n for n, feed in enumerate(self.step.feeds)}
         self._positions = [number[binding(v)] for v in program.feed_values]

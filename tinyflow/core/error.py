@@ -80,6 +80,15 @@ class Unsupported(TinyFlowError, NotImplementedError):
     """A limit of TinyFlow; the text says what works instead."""
 
 
+class NeedsHost(Unsupported):
+    """What native code cannot do before a size is known; Python can do it between native segments.
+
+    op: the op of the step, by identity, that is to run there (the outermost loop or branch).
+    """
+
+    op: Any = None
+
+
 class InternalError(TinyFlowError, RuntimeError):
     """A bug of TinyFlow; names the pass, the verifier's message and how to reproduce it."""
 

@@ -251,6 +251,16 @@ def _is_count(symbol: str) -> bool:
     return all(map(_never_negative, _quotients.get(symbol, ())))
 
 
+def least(extent: Any, number: int) -> Any:
+    """``min(extent, number)``; a step for all sizes is one for extents of ``number`` or more.
+
+    The pass ``specialize`` checks that for every set of sizes (``fits``).
+    """
+    if isinstance(extent, int):
+        return min(extent, number)
+    return number if _strict.on else opaque(f"min({extent},{number})")
+
+
 Dimension = int | Dim
 Shape = tuple[Dimension, ...] | None
 

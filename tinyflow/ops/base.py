@@ -257,6 +257,15 @@ class DynamicShape(Op):
             )
         return emit(self.resolve(operand), *values[:-1])
 
+    def told(self, *inputs: Value) -> Any:
+        """The same where Python tells the operand, which depends on computed data."""
+        from tinyflow.ops.counted import told_numbers
+
+        own = getattr(self.inner, "told", None)
+        if own is not None:
+            return own(*inputs)
+        return emit_shaped(self.inner, self.field, told_numbers(inputs[-1]), *inputs[:-1])
+
     def vjp(self, dy: Value, y: Value, *inputs: Value) -> tuple[Any, ...]:
         if self.inner.not_differentiable is not None:
             return (None,) * len(inputs)

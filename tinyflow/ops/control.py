@@ -128,9 +128,11 @@ class If(ControlOp):
                 place = part.fn.updates.get(ref)
                 own = inputs[len(xs) + list(keys).index(("variable", ref))]
                 outputs.append(own if place is None else part.fn.outputs[place])
-            functions.append(with_plain_inputs(Function(part.fn.name, inputs, outputs)))
+            functions.append(
+                with_plain_inputs(Function(part.fn.name, inputs, outputs, None, part.fn.effects))
+            )
         results = outputs_of(
-            emit(If(*functions), pred, *xs, *[read_state(state, key) for key in keys]),
+            emit(_settled(If(*functions)), pred, *xs, *[read_state(state, key) for key in keys]),
         )
         for ref, value in zip(written, results[count:], strict=True):
             state.write(ref, value)
@@ -188,11 +190,7 @@ class While(ControlOp):
             if after.dtype is not before.dtype:
                 raise DTypeError(f"a loop variable of {before} becomes {after.type}")
             merge_shapes(one.shape, after.type.shape)
-        own = [
-            before if before.is_static and not one.is_static else one
-            for one, before in zip(carried, types, strict=False)
-        ]
-        return (*own, *[
+        return (*carried, *[
             y.type.with_shape(None if y.type.shape is None else (self.extent, *y.type.shape))
             for y in self.saved
         ])  # fmt: skip
@@ -249,10 +247,12 @@ class While(ControlOp):
         body_inputs = _ordered(own, n, len(inputs), k)
         new_body = Function(
             body.name, body_inputs,
-            [*new_state, *outs[:n], *outs[n : len(outs) - count]],
+            [*new_state, *outs[:n], *outs[n : len(outs) - count]], None, fn.fn.effects,
         )  # fmt: skip
         cond_inputs = _ordered(cond.signature(keys), n, len(inputs), k)
-        new_cond = Function(cond.fn.name, cond_inputs, cond.fn.outputs[:1])
+        new_cond = Function(
+            cond.fn.name, cond_inputs, cond.fn.outputs[:1], None, cond.fn.effects
+        )
         starts = [
             _stream_start(state, key[1]) if key[0] == "counter" else read_state(state, key)
             for key in carried
@@ -262,7 +262,7 @@ class While(ControlOp):
             n_carried=n + k, loop=LoopIdentity(),
         )  # fmt: skip
         results = outputs_of(
-            emit(op, *starts, *inputs, *[read_state(state, key) for key in invariant])
+            emit(_settled(op), *starts, *inputs, *[read_state(state, key) for key in invariant])
         )
         for key, value in zip(carried, results, strict=False):
             if key[0] == "variable":
@@ -394,7 +394,14 @@ def with_plain_inputs(fn: Function) -> Function:
     fresh = {v: new_input(v.type) for v in fn.inputs}
     inputs = [fresh[v] for v in fn.inputs]
     changed = substitute(fn, fresh)
-    return Function(fn.name, inputs, changed.outputs)
+    return Function(fn.name, inputs, changed.outputs, None, changed.effects)
+
+
+def _settled(op: ControlOp) -> Op:
+    """The op of a pure function: native, or driven by Python where sub-functions call it."""
+    from tinyflow.ops.driven import native_or_driven
+
+    return native_or_driven(op)
 
 
 def new_input(type_: TensorType) -> Value:

@@ -17,8 +17,9 @@ import numpy as np
 
 from tinyflow import te
 from tinyflow.core.dtype import bool_, int8, int64
-from tinyflow.core.error import DTypeError, ShapeError
+from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError, Unsupported
 from tinyflow.core.shape import opaque
+from tinyflow.ir.graph.visit import result_values
 from tinyflow.ir.loop.nodes import Alloc, Buffer, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
@@ -29,8 +30,12 @@ from tinyflow.ops.host import HostOp
 from tinyflow.ops.indexing import gather
 from tinyflow.ops.loop_nests import counter, nest
 from tinyflow.ops.reduction import reduce_sum
+from tinyflow.ops.shape import shape_expression
 
-__all__ = ["CountedExtent", "TruePositions", "counted", "extent_of", "true_positions"]
+__all__ = [
+    "CountedExtent", "ToldNumbers", "ToldShape", "TruePositions", "counted", "extent_of",
+    "numbers_of", "told_numbers", "true_positions",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,65 @@ class CountedExtent(HostOp):
     def bad_samples(self) -> Iterable[Any]:
         yield (np.float32(3),), DTypeError
         yield (np.zeros(2, np.int32),), ShapeError
+
+
+@dataclass(frozen=True)
+class ToldNumbers(HostOp):
+    """y_i = an empty tensor whose extent is x_i + 1; its elements do not matter.
+
+    x: integer [], each at least -1    y: int8[x_i + 1]    Runs in Python, as CountedExtent does.
+    Errors: InvalidArgumentError for a number below -1; DTypeError, ShapeError
+    """
+
+    tells_shapes: ClassVar[bool] = True
+    not_differentiable = "a size has no gradient"
+
+    def infer(self, *x: TensorType) -> tuple[TensorType, ...]:
+        for one in x:
+            one.require_integer().require_rank(0)
+        return tuple([TensorType(int8, (opaque(f"told{n}"),)) for n in range(len(x))])
+
+    def call_host(self, *x: Any) -> tuple[Any, ...]:
+        numbers = [int(one) for one in x]
+        if min(numbers, default=0) < -1:
+            raise InvalidArgumentError(
+                f"a computed shape is {numbers}", expected="extents of 0 or more"
+            )
+        return tuple([np.zeros(n + 1, np.int8) for n in numbers])
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        return ()  # its types follow from values; computed shapes in tests use it
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield (np.float32(3),), DTypeError
+        yield (np.zeros(2, np.int32),), ShapeError
+
+
+@dataclass(frozen=True)
+class ToldShape(HostOp):
+    """y = a tensor whose extents are x + 1; its elements do not matter.
+
+    x: integer[n], each at least -1    y: int8[x + 1]    As ToldNumbers, for n that a run tells.
+    Errors: InvalidArgumentError for a number below -1; DTypeError, ShapeError
+    """
+
+    tells_shapes: ClassVar[bool] = True
+    not_differentiable = "a size has no gradient"
+
+    def infer(self, x: TensorType) -> TensorType:
+        x.require_integer().require_rank(1)
+        return TensorType(int8, None)
+
+    def call_host(self, x: Any) -> tuple[Any, ...]:
+        ToldNumbers().call_host(*x[x < -1])  # its error
+        return (np.empty(tuple(x.astype(int) + 1), np.int8),)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        return ()  # its type follows from values; computed shapes in tests use it
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield (np.zeros(2, np.float32),), DTypeError
+        yield (np.int32(3),), ShapeError
 
 
 @dataclass(frozen=True)
@@ -120,6 +184,47 @@ def extent_of(count: Any) -> Any:
         return count
     known = constant_value(count)
     return int(known) if known is not None else shape_of(counted(count))[0]
+
+
+def told_numbers(x: Value) -> Value:
+    """The same integers, of which Python tells those that are computed from data: what follows is
+    compiled for them as for shapes.
+    """
+    from tinyflow.ops.joining import stack
+    from tinyflow.ops.movement import reshape
+    from tinyflow.ops.shape import shape as shape_of
+
+    if not x.type.is_static:
+        if x.type.rank != 1:
+            raise Unsupported("a computed shape or list of axes of unknown rank",
+                              received={"it": x.type}, expected="a vector")  # fmt: skip
+        return shape_of(emit(ToldShape(), x), x.dtype) - 1  # type: ignore[no-any-return]
+    pieces = numbers_of(x)
+    asked = [p for p in pieces if shape_expression(p) is None]
+    told = dict(zip(asked, result_values(emit(ToldNumbers(), *asked)), strict=True))
+    known = [shape_of(told[p], x.dtype)[0] - 1 if p in told else p for p in pieces]
+    return reshape(stack(known), x.type.shape) if known else x  # type: ignore[no-any-return]
+
+
+def numbers_of(x: Value) -> list[Value]:
+    """The elements of a small integer tensor, row-major, looked up where they were packed."""
+    from tinyflow.ops.creation import constant
+    from tinyflow.ops.movement import reshape
+
+    node, type_ = x.node, x.type
+    name = node.op.type_name
+    if not type_.shape:
+        return [x]
+    if name == "Constant":
+        return [constant(n, x.dtype) for n in np.asarray(node.op.reference()).ravel()]
+    if name == "Pack" and node.op.axis == 0:  # type: ignore[attr-defined]
+        return [piece for v in node.inputs for piece in numbers_of(v)]
+    if name == "ConcatV2" and len(type_.shape) == 1:
+        return [piece for v in node.inputs for piece in numbers_of(v)]
+    if name in ("Identity", "Reshape", "ExpandDims", "Squeeze"):
+        return numbers_of(node.inputs[0])
+    flat = reshape(x, (-1,))
+    return [flat[n] for n in range(type_.size)]
 
 
 def true_positions(mask: Any) -> Any:

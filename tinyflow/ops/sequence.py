@@ -115,6 +115,19 @@ class DynamicRange(Op):
         """The ``Range`` without inputs, once the ends are known."""
         return None if any(end is None for end in constants) else self._resolved(*constants)
 
+    def told(self, start: Value, limit: Value, delta: Value) -> Any:
+        """The range where only a run tells its ends: Python tells its length."""
+        from tinyflow.ops.counted import extent_of
+        from tinyflow.ops.elementwise import maximum
+        from tinyflow.ops.rounding import ceil
+
+        if start.dtype.is_floating:
+            count = cast(ceil((limit - start) / delta), int64)  # type: ignore[operator]
+        else:
+            count = -cast((start - limit) // delta, int64)  # type: ignore[operator]
+        positions = arange(0, extent_of(maximum(count, constant(np.int64(0)))))
+        return cast(positions, start.dtype) * delta + start
+
     def decompose(self, start: Value, limit: Value, delta: Value) -> Any:
         ends = [constant_value(end) for end in (start, limit, delta)]
         if any(end is None for end in ends):

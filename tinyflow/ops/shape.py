@@ -15,6 +15,7 @@ from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, int32, int64
 from tinyflow.core.error import DTypeError
 from tinyflow.core.shape import Dim, opaque, size_of
+from tinyflow.ir.graph.nodes import Effect, Node
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged
 
 
@@ -237,6 +238,43 @@ def _objects(found: Any) -> Any:
         else:  # unknown, or a polynomial that has met an unknown
             result[i] = _UNKNOWN
     return result
+
+
+_LONGEST = 64  # nodes of an expression of sizes
+
+
+def shape_expression(value: Value) -> list[Node] | None:
+    """The nodes that compute an integer from constants and shapes, producers first; else None."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = [(value.node, False)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+            continue
+        if node in done:
+            continue
+        done.add(node)
+        if len(done) > _LONGEST or not _is_size(node):
+            return None
+        stack.append((node, True))
+        if not isinstance(node.op, ShapeReader):
+            stack.extend((v.node, False) for v in reversed(node.inputs))
+    return order
+
+
+def _is_size(node: Node) -> bool:
+    op = node.op
+    if op.effect is not Effect.NONE or node.control_inputs or len(node.types) != 1:
+        return False
+    if (not node.inputs and op.type_name != "Constant") or hasattr(op, "is_control"):
+        return False
+    type_ = node.types[0]
+    return isinstance(op, ShapeReader) or (
+        type_.is_static and type_.size <= _LONGEST
+        and (type_.dtype.is_integer or op.type_name == "Constant")
+    )
 
 
 def pack_nested(operand: Any) -> Value:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tinyflow import te
 from tinyflow.core.error import AxisError, DTypeError, ShapeError
-from tinyflow.core.shape import Dim, Dimension, merge_shapes, opaque
+from tinyflow.core.shape import Dim, Dimension, least, merge_shapes, opaque
 from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import Reshape, floats, prefer_int, reverse
 from tinyflow.ops.padding import Pad, inside_all, zeros_if_empty
+from tinyflow.ops.slice_bounds import NEW, At, CutsOut, PlacesBack, Range
 
 
 @dataclass(frozen=True)
-class Slice(Op):
+class Slice(CutsOut, Op):
     """y = x[begin : begin + size] along every axis; size -1 means up to the end.
 
     input: any[...]   begin, size: one number per axis    y: same dtype, extents ``size``
@@ -38,6 +39,14 @@ class Slice(Op):
             return replace(self, **{name: value})
         half = len(value) // 2
         return Slice(value[:half], value[half:])
+
+    def entries(self, rank: int) -> list[Any]:
+        """The slice as ranges; for bounds that only a run knows."""
+        ends = [
+            None if isinstance(s, int) and s == -1 else b + s
+            for b, s in zip(self.begin, self.size, strict=True)
+        ]
+        return [Range(a, b, e, 1) for a, (b, e) in enumerate(zip(self.begin, ends, strict=True))]
 
     def infer(self, input: TensorType) -> TensorType:
         begin, size = self.begin, self.size
@@ -111,7 +120,7 @@ def slice_(input: Any, begin: Any, size: Any, name: str | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class SliceGrad(LikeOp):
+class SliceGrad(PlacesBack, LikeOp):
     """dx = zeros in the shape of x with dy at [begin : begin + size].
 
     dy: any[size], like: x[...]    dx: dtype of dy, shape of x    Gradient: the slice again
@@ -121,6 +130,7 @@ class SliceGrad(LikeOp):
     begin: Extents
     size: Extents
     with_attribute = Slice.with_attribute
+    entries = Slice.entries
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         merge_shapes(Slice(self.begin, self.size).infer(like).shape, dy.shape)
@@ -155,27 +165,8 @@ class SliceGrad(LikeOp):
         yield Sample(arrays, SliceGrad((3,), (1,))), ShapeError
 
 
-class Range(NamedTuple):
-    """Elements begin, begin + stride, ... of one axis; None where Python's slice has none."""
-
-    axis: int
-    begin: Any
-    end: Any
-    stride: int
-
-
-class At(NamedTuple):
-    """One element of an axis, which disappears."""
-
-    axis: int
-    position: Any
-
-
-NEW = "new"  # an axis of extent 1 that the result gains
-
-
 @dataclass(frozen=True)
-class StridedSlice(Op):
+class StridedSlice(CutsOut, Op):
     """y = x[begin:end:strides], Python's indexing with slices, numbers, newaxis and ``...``.
 
     input: any[...]     begin, end, strides: one number per entry of the index
@@ -340,15 +331,20 @@ def _range_extent(extent: Dimension, entry: Range) -> Dimension:
     if stride == 1 and starts_near_front and ends_near_back:
         return extent - (begin or 0) + (end or 0)
     if type(begin) is int and end is None and stride == 1:
-        return opaque(f"min({extent},{-begin})")
+        return least(extent, -begin)
     if type(end) is int and begin in (None, 0) and stride == 1:
-        return opaque(f"min({extent},{end})")
+        return least(extent, end)
     return opaque(f"slice({extent},{begin},{end},{stride})")
 
 
 def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
     """First index and number of elements, by Python's rules for slices out of range."""
     _, begin, end, stride = entry
+    if isinstance(extent, Dim) and stride == 1:
+        if begin is not None and begin < 0 and end is None:
+            return te.as_index(extent) + begin, -begin  # see shape.least
+        if begin in (None, 0) and end is not None and end > 0:
+            return 0, end
     d = te.as_index(extent)
     low, high = (te.index(0), d) if stride > 0 else (te.index(-1), d - 1)
 
@@ -366,7 +362,7 @@ def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class StridedSliceGrad(LikeOp):
+class StridedSliceGrad(PlacesBack, LikeOp):
     """dx = zeros in the shape of x with dy at the index of ``StridedSlice`` (same attributes).
 
     dy: any[...], like: x[...]    dx: dtype of dy, shape of x    Gradient: the strided slice again
@@ -382,6 +378,7 @@ class StridedSliceGrad(LikeOp):
     new_axis_mask: int = 0
     shrink_axis_mask: int = 0
     with_attribute = StridedSlice.with_attribute
+    entries, _entry = StridedSlice.entries, StridedSlice._entry
 
     def _slice(self) -> StridedSlice:
         return StridedSlice(**self.attributes)
@@ -448,6 +445,10 @@ def _known_part(extent: Dim, entry: Range) -> tuple[Any, Any]:
     _, begin, end, stride = entry
     if stride == 1 and (begin is None or begin >= 0) and (end is None or end < 0):
         return begin or 0, extent - (begin or 0) + (end or 0)
+    if stride == 1 and begin is not None and begin < 0 and end is None:
+        return extent + begin, -begin  # see shape.least
+    if stride == 1 and begin in (None, 0) and end is not None and end > 0:
+        return 0, end
     if begin is None and end is None and stride > 0:
         return 0, (extent + (stride - 1)) // stride
     raise TypeError(f"where the elements [{begin}:{end}:{stride}] of {extent} lie")
@@ -583,7 +584,7 @@ def strided_slice(
     from tinyflow.ops.joining import concat_vectors
 
     if strides is None:
-        count = len(begin) if hasattr(begin, "__len__") else begin.type.shape[0]
+        count: Any = begin.type.shape[0] if isinstance(begin, Value) else len(begin)  # type: ignore[index]
         strides = [1] * count
     masks = begin_mask, end_mask, ellipsis_mask, new_axis_mask, shrink_axis_mask
     bounds = concat_vectors((begin, end, strides))

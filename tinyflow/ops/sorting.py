@@ -287,7 +287,7 @@ class TopKV2(Op):
         (x,) = inputs
         values, positions = outputs
         rows, n = x.shape[0], integer(x.shape[1])
-        k = self.k
+        k = integer(values.shape[1])
         if rows == 0 or k == 0:
             return ()
         e, q, zero = scalar.var("e"), scalar.var("q"), te.index(0)

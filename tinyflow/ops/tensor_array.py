@@ -135,7 +135,7 @@ class StoredRead(ArrayRead):
         array, index = inputs
         (y,) = outputs
         row = checked_position(scalar.load(index, *_zero_axes(index)), array.shape[0])
-        return _each(y.shape, lambda *b: (Store(y, b, scalar.load(array, row, *b)),))
+        return each(y.shape, lambda *b: (Store(y, b, scalar.load(array, row, *b)),))
 
 
 def _inside(index: Any, rows: int) -> int:
@@ -151,7 +151,7 @@ def _zero_axes(buffer: Buffer) -> tuple[Expr, ...]:
     return tuple(scalar.index(0) for _ in buffer.shape)
 
 
-def _each(shape: tuple[Any, ...], body: Any) -> Body:
+def each(shape: tuple[Any, ...], body: Any) -> Body:
     """``body(*indices)`` for every element, vectors along the last axis."""
     if not shape:
         return body()  # type: ignore[no-any-return]
@@ -204,7 +204,7 @@ class ArrayWrite(Op):
                 new = scalar.load(y, at, *b) + new
             return (Store(y, (at, *b), new),)
 
-        return _each(y.shape[1:], write)
+        return each(y.shape[1:], write)
 
     def vjp(
         self, dy: Value, y: Value, array: Value, index: Value, row: Value

@@ -11,20 +11,22 @@ touched (see runtime.reserved).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tinyflow.core.error import Unsupported
+from tinyflow.core.error import NeedsHost, ShapeError
 from tinyflow.core.shape import Dim, Dimension, at_most
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
 from tinyflow.ops.base import emit
 from tinyflow.ops.control import ControlOp, If, While, constant_of, counter_of, number_of
 from tinyflow.ops.creation import constant
+from tinyflow.ops.growing import GrowRows, padded_to
 from tinyflow.ops.shape import Extent
+from tinyflow.ops.tensor_array import ArrayWrite
 
 #: bytes of address space for a saved value of a loop whose length only running tells
 RESERVED_BYTES = 1 << 36
@@ -64,12 +66,20 @@ def _specialize_if(
     chosen = op.functions if known is None else (op.then if known else op.orelse,)
     fns, xs = _sunk(chosen, xs, 0)
     types = [x.type for x in xs]
-    fns = [specializer.sub_function(fn, types) for fn in fns]
+    try:
+        fns = [specializer.sub_function(fn, types) for fn in fns]
+    except ShapeError as error:
+        if known is not None:
+            raise
+        raise NeedsHost(  # the gradient of branches of different shapes: only one of them fits
+            f"cond: a branch does not fit the shapes of this run: {error.what}",
+            received=error.received, expected=error.expected, sources=error.sources,
+        ) from error
     if known is not None:
         return inlined(fns[0], xs)
     for a, b in zip(fns[0].outputs, fns[1].outputs, strict=True):
         if a.type != b.type:
-            raise Unsupported(
+            raise NeedsHost(
                 "cond: the branches return different shapes",
                 received={"true": a.type, "false": b.type},
                 expected="one shape",
@@ -84,10 +94,16 @@ def _specialize_while(
     n = op.n_carried
     (cond, body), inputs = _sunk(op.functions, list(inputs), n)
     types = [x.type for x in inputs]
-    body = specializer.sub_function(body, types)
+    limits = {}
+    if any(isinstance(node.op, GrowRows) for node in body.nodes):
+        entered = replace(op, cond=specializer.sub_function(cond, types), body=body)
+        limits = _limits(entered, inputs)
+        inputs = _with_all_rows(entered, inputs, limits)
+        types = [x.type for x in inputs]
+    body = specializer.sub_function(body, types, limits)
     for before, after in zip(types[:n], body.outputs, strict=False):
         if before != after.type:
-            raise Unsupported(
+            raise NeedsHost(
                 "while_loop: a loop variable changes its shape from iteration to iteration",
                 received={"before": before, "after": after.type},
                 expected="loop variables that keep the shapes they enter with",
@@ -111,11 +127,44 @@ def _specialize_while(
     return results
 
 
+def _limits(op: While, inputs: Sequence[Value]) -> dict[Value, int]:
+    """The last value of every counter of the body that goes up, where comparisons tell it."""
+    trips = trip_count(op, inputs)
+    if trips is None or not isinstance(trips.bound, int):
+        return {}
+    found = {}
+    for k in range(op.n_carried):
+        counter = counter_of(op, inputs, k)
+        if counter is not None and counter[1] > 0:
+            found[op.body.inputs[k]] = counter[0] + (trips.bound - 1) * counter[1]
+    return found
+
+
+def _with_all_rows(
+    op: While, inputs: list[Value], limits: Mapping[Value, int]
+) -> list[Value]:
+    """Arrays that the loop would make longer by known rows have these rows before it."""
+    trips = trip_count(op, inputs)
+    if trips is None or not trips.exact:
+        return inputs
+    changed = list(inputs)
+    for k in range(op.n_carried):
+        value, last = op.body.outputs[k], -1
+        while isinstance(value.node.op, (ArrayWrite, GrowRows)):
+            if isinstance(value.node.op, GrowRows):
+                last = max(last, limits.get(value.node.inputs[1], 1 << 62))
+            value = value.node.inputs[0]
+        shape = inputs[k].type.shape
+        if value is op.body.inputs[k] and shape and 0 <= last < 1 << 62:
+            changed[k] = padded_to(inputs[k], max(shape[0], last + 1))  # type: ignore[type-var]
+    return changed
+
+
 def _extent(op: While, trips: Trips | None, node: Node) -> Dimension:
     if trips is not None:
         return trips.bound
     if any(is_open(y.type) for y in op.saved):
-        raise Unsupported(
+        raise NeedsHost(
             "gradients: loops inside loops, where only running tells how long the inner ones are",
             source=node.source,
             hint="give the inner while_loop maximum_iterations",

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflow.core.dtype import bool_, uint64
-from tinyflow.core.error import Unsupported
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import result_values
@@ -67,7 +66,8 @@ def functionalize(
                 for old, new in zip(node.outputs, results, strict=False):
                     if old is not new:
                         values.setdefault(old, new)  # a fed value stays fed
-            hosts.leave(node, is_host_call=hook is None and node.op.effect is Effect.HOST)
+            if hook is not None or hosts.frontier or node.op.effect is Effect.HOST:
+                hosts.leave(node, results)
     outputs = [values.get(v, v) for v in fetches]
     updates = {}
     for ref, value in state.latest.items():
@@ -203,16 +203,7 @@ class _State:
 
     def function(self, fn: Function) -> Function:
         """A sub-function as a pure one: its inputs are fed, state comes and goes as in a step."""
-        pure = functionalize(fn.outputs, (), fn.inputs, fn.name)
-        if pure.effects:
-            node = pure.effects[0]
-            raise Unsupported(
-                f"{node.op.type_name} '{node.name}' runs in Python, inside a loop or branch",
-                expected="operations that have native code",
-                source=node.source,
-                hint="compute it before or after; to look at values, return them from the body",
-            )
-        return pure
+        return functionalize(fn.outputs, (), fn.inputs, fn.name)
 
     def initialized(self, ref: Any) -> Value:
         """bool[]: whether the variable has a value; true after a write that comes before."""
@@ -249,13 +240,20 @@ class _HostOrder:
             found.update(dict.fromkeys(self.frontier.get(value.node, ())))
         return tuple(found)
 
-    def leave(self, node: Node, is_host_call: bool) -> None:
-        if is_host_call:
-            self.frontier[node] = (self.nodes[-1],)
-        elif self.frontier:
-            controls = self.controls(node)
-            if controls:
-                self.frontier[node] = controls
+    def leave(self, node: Node, results: Sequence[Value]) -> None:
+        """Notes which host call ``node`` became: itself, or a loop or branch with calls inside."""
+        made = next((v.node for v in results if v.node.op.effect is Effect.HOST), None)
+        if node.op.effect is Effect.HOST:
+            made = self.nodes[-1]
+        controls = self.controls(node)
+        if made is not None and made not in self.nodes:  # new, so nobody has seen it yet
+            data_hosts = {v.node for v in made.inputs}
+            made.control_inputs = tuple(c for c in controls if c not in data_hosts)
+            self.nodes.append(made)
+        if made is not None:
+            self.frontier[node] = (made, *[c for c in controls if c is not made])
+        elif controls:
+            self.frontier[node] = controls
 
 
 def _pure(node: Node, inputs: tuple[Value, ...], hosts: _HostOrder) -> Node:

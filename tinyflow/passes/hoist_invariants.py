@@ -44,7 +44,7 @@ REORDERING = 2
 #: ops that may report an error at run time, which a loop without iterations must not
 _MAY_FAIL = frozenset({
     "ArrayRead", "StoredRead", "ArrayWrite", "GatherV2", "TensorScatter", "FloorDiv", "FloorMod",
-    "TruncateDiv", "TruncateMod", "Pow",
+    "TruncateDiv", "TruncateMod", "Pow", "DynamicSlice", "PlaceSlice", "SliceAdd",
 })  # fmt: skip
 #: ops that cost less than reading their result from memory
 _CHEAP = frozenset({

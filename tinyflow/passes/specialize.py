@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core import shape as shapes
-from tinyflow.core.error import InternalError, ShapeError, TinyFlowError, Unsupported
+from tinyflow.core.error import InternalError, NeedsHost, ShapeError, TinyFlowError
 from tinyflow.core.shape import Dim
 from tinyflow.ir.graph.builder import Builder, argument_names, building, describe, emit
 from tinyflow.ir.graph.interp import apply
@@ -32,6 +32,9 @@ from tinyflow.ir.graph.visit import remap, result_values
 from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
+from tinyflow.ops.dynamic_slice import PlaceSlice, SliceAdd
+from tinyflow.ops.elementwise import Add
+from tinyflow.ops.growing import GrowRows, padded_to
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.shape import Extent, symbolic_value
 from tinyflow.passes.control import specialize_control
@@ -52,7 +55,7 @@ def specialize(
     state_types: types of variables whose declared type is not static, by key.
     symbols: names of the extents in ``feed_types`` that each run tells; all others are numbers.
     Errors: ShapeError, DTypeError and so on from ``infer``, with the user's line of the op and the
-    feeds' types; Unsupported when a shape depends on computed data.
+    feeds' types; NeedsHost when a shape depends on computed data.
     """
     return _Specializer(fn, feed_types, state_types or {}, symbols).run()
 
@@ -73,6 +76,8 @@ class _Specializer:
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
         self.known: dict[Any, bool] = {}  # shape -> see ``is_known``
+        self.is_inner = False
+        self.limits: Mapping[Value, int] = {}  # what counters of a loop come to at most
         self.state_types = state_types
         self.builder = Builder()
         feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
@@ -80,10 +85,13 @@ class _Specializer:
             raise InternalError(f"specialize: {len(feeds)} feeds, {len(feed_types)} types")
         self.feed_types = dict(zip(feeds, feed_types, strict=True))
 
-    def sub_function(self, fn: Function, types: Sequence[TensorType]) -> Function:
-        """A sub-function (see ops.control) for inputs of these types."""
+    def sub_function(
+        self, fn: Function, types: Sequence[TensorType], limits: Mapping[Value, int] | None = None
+    ) -> Function:
+        """A sub-function (see ops.control) for inputs of these types, some of which have limits."""
         inner = _Specializer(fn, types, {}, self.symbols)
         inner.extents.update(self.extents)
+        inner.limits, inner.is_inner = limits or {}, True
         return inner.run()
 
     def run(self) -> Function:
@@ -114,11 +122,25 @@ class _Specializer:
         try:
             return self.rebuild(node, op, inputs)
         except TinyFlowError as error:
-            raise self.explain(error, node, inputs) from None
+            explained = self.explain(error, node, inputs)
+            if isinstance(explained, NeedsHost):
+                explained.op = op  # the outermost loop or branch says so last
+            raise explained from None
 
     def rebuild(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value]:
         if isinstance(op, ControlOp):
             return specialize_control(self, node, op, inputs)
+        if (
+            type(op) is Add and self.is_inner and isinstance(inputs[1].node.op, PlaceSlice)
+            and inputs[0].type == inputs[1].type
+        ):
+            return self.added_in_place(node, inputs)
+        if isinstance(op, GrowRows):
+            return (self.grown(node, inputs),)
+        if isinstance(op, DynamicShape) and hasattr(op.inner, "computed"):
+            found = self.computed(node, op, inputs)
+            if found is not None:
+                return self.named(node, found)
         op, inputs = self.resolve(op, inputs)
         if op.effect is not Effect.HOST:
             for value in inputs:
@@ -240,6 +262,39 @@ class _Specializer:
             return None
         return found
 
+    def added_in_place(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+        """A slice's gradient joins what a loop sums up where the slice lies, not all over it."""
+        total, place = inputs[0], inputs[1].node
+        op: Any = place.op
+        with self.builder.on_behalf_of(node.source, node.origin):
+            piece, begin = place.inputs
+            added = SliceAdd(True, op.axes, op.steps, op.negative)
+            return self.named(node, (self.builder.emit(added, (total, begin, piece)),))
+
+    def grown(self, node: Node, inputs: tuple[Value, ...]) -> Value:
+        """The array of a GrowRows with enough rows for every index that comes."""
+        array, index = inputs
+        known, rows = self.constant_of(index), array.type.shape[0]  # type: ignore[index]
+        last = self.limits.get(node.inputs[1]) if known is None else int(known)
+        if last is None or not isinstance(rows, int):
+            raise NeedsHost(
+                "TensorArray: only running tells how many elements it has",
+                received={"array": array.type}, source=node.source,
+            )  # fmt: skip
+        with self.builder.on_behalf_of(node.source, node.origin):
+            return padded_to(array, max(rows, last + 1))
+
+    def computed(
+        self, node: Node, op: DynamicShape, inputs: tuple[Value, ...]
+    ) -> Sequence[Value] | None:
+        """Results of an op that can do with an operand which only a run knows; else None."""
+        operand = inputs[-1]
+        if self.constant_of(operand) is not None or self.symbolic_operand(operand) is not None:
+            return None
+        with self.builder.on_behalf_of(node.source, node.origin):
+            found = op.inner.computed(*inputs)  # type: ignore[attr-defined]
+        return None if found is None else result_values(found)
+
     def resolve(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         """The op with static attributes, on the inputs that it still needs."""
         if isinstance(op, DynamicShape):
@@ -247,7 +302,7 @@ class _Specializer:
             if operand is None:
                 operand = self.symbolic_operand(inputs[-1])
             if operand is None:
-                raise Unsupported(
+                raise NeedsHost(
                     f"{op.inner.type_name}: its {op.field} depends on computed data",
                     expected=f"{op.field} to follow from constants, shapes and the feeds' shapes",
                     hint="compute it in NumPy and use it as a Python value",
@@ -324,9 +379,9 @@ class _Specializer:
 
     def open_shape(
         self, op: Op, types: Sequence[TensorType], inputs: Sequence[Value]
-    ) -> Unsupported:
+    ) -> NeedsHost:
         host = next((v for v in inputs if not self.is_known(v.type)), None)
-        return Unsupported(
+        return NeedsHost(
             f"{op.type_name}: the shape of its result depends on computed data",
             received={"result": ", ".join(map(str, types))},
             expected="shapes that follow from constants and the feeds' shapes",

@@ -77,8 +77,9 @@ class LoweredKernel:
                 scratch[old] = replace(old, size=value_at(old.size, sizes))
             return scratch[old]
 
-        # A kernel of known sizes may have offsets as arguments: their values stay.
-        kept = dict(zip(self.kernel.extents, self.extents, strict=False))
+        # A kernel that no size enters may have arguments of its own, see schedule/offsets.py.
+        own = zip([str(v.attr) for v in self.kernel.extents], self.extents, strict=False)
+        known = {**dict(own), **sizes}
         work, least = self.serial_below
         chunk = max(1, value_at(self.chunk, sizes)) if value_at(work, sizes) >= least else 0
         return replace(
@@ -90,9 +91,7 @@ class LoweredKernel:
                 for a in self.arguments if a is not None
             ),
             chunk=0 if self.chunk == 0 else chunk,
-            extents=tuple([
-                sizes[str(v.attr)] if str(v.attr) in sizes else kept[v] for v in self.kernel.extents
-            ]),
+            extents=tuple([known[str(v.attr)] for v in self.kernel.extents]),
             tasks=value_at(self.kernel.tasks, sizes),
         )  # fmt: skip
 

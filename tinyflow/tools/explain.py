@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyflow.core.error import NameNotFoundError
+from tinyflow.ir.graph.nodes import Node
+from tinyflow.ops.control import While
+from tinyflow.ops.driven import Driven
 from tinyflow.tools.layout import WIDTH, heading, plural, shortened, wrapped
 from tinyflow.tools.recording import RecordedStep, Recording
 from tinyflow.tools.script import ScriptFailed, run_script
@@ -30,6 +33,7 @@ def explain(
     view = View(chosen, variables, full)
     return [
         *lint_lines(recording.graphs()),
+        *python_lines(recording),
         *overview(recording, chosen, variables),
         *show_stages(view, stages),
     ]
@@ -44,6 +48,29 @@ def lint_lines(graphs: Sequence[Any]) -> list[str]:
     for text, source in notes:
         lines += wrapped(f"{os.path.basename(source.file)}:{source.line}: {text}", "  ")
     return lines
+
+
+def python_lines(recording: Recording) -> list[str]:
+    """Where Python runs between native segments of a step, and why."""
+    nodes = dict.fromkeys(n for staged in recording.staged for n in staged.hosts)
+    notes = list(dict.fromkeys(_why_python(n) for n in nodes))
+    if not notes:
+        return []
+    lines = heading("Python between native segments", plural(len(notes), "place"))
+    for note in notes:
+        lines += wrapped(note, "  ")
+    return lines
+
+
+def _why_python(node: Node) -> str:
+    op = node.op
+    place = f"{os.path.basename(node.source.file)}:{node.source.line}: "
+    if isinstance(op, Driven):
+        kind = "the loop" if isinstance(op.control, While) else "the branch"
+        return f"{place}{kind} is driven by Python: {op.reason}"
+    if hasattr(op, "tells_shapes"):
+        return f"{place}Python tells a size that is computed from data"
+    return f"{place}{op.type_name} '{node.name}' is called"
 
 
 def overview(

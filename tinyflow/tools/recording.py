@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tinyflow.compile.staged import StagedStep
 from tinyflow.core.error import NameNotFoundError
 from tinyflow.ir.graph.nodes import Node, Value
 from tinyflow.tools.kernel_table import StepTimes, enable_profile, step_times
@@ -87,6 +88,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.steps: list[RecordedStep] = []
+        self.staged: list[StagedStep] = []  # steps, and bodies of loops, cut at calls of Python
 
     def __enter__(self) -> Recording:
         from tinyflow.compile import step
@@ -100,6 +102,9 @@ class Recording:
         step.observers.remove(self._observe)
 
     def _observe(self, item: Any) -> None:
+        if isinstance(item, StagedStep):
+            self.staged.append(item)
+            return
         program = getattr(item, "program", None)
         if program is None:
             self.steps.append(RecordedStep(item))

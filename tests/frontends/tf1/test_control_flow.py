@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
-from tinyflow.core.error import InvalidArgumentError, ShapeError, TinyFlowError, Unsupported
+from tinyflow.core.error import InvalidArgumentError, ShapeError, TinyFlowError
 
 
 def run(fetches: Any, feed: Any = None) -> Any:
@@ -150,8 +150,7 @@ def test_shape_that_changes_is_an_error() -> None:
         lambda i, x: i < 3, lambda i, x: (i + 1, tf.concat([x, x], 0)), (0, tf.ones([2])),
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
     )  # fmt: skip
-    with pytest.raises(Unsupported, match="changes its shape from iteration to iteration"):
-        run(grown[1])
+    assert run(grown[1]).shape == (16,)
 
 
 def test_wrong_bodies() -> None:
@@ -177,13 +176,12 @@ def test_values_inside_cannot_be_fetched() -> None:
         run(inside[0])
 
 
-def test_python_functions_in_a_body_are_refused_clearly() -> None:
+def test_python_functions_in_a_body() -> None:
     loop = tf.while_loop(
         lambda x: x < 3.0, lambda x: tf.py_func(lambda v: v + 1, [x], tf.float32), [0.0],
         shape_invariants=[tf.TensorShape(None)],
     )  # fmt: skip
-    with pytest.raises(TinyFlowError):
-        run(loop)
+    assert run(loop) == 3.0
 
 
 # ---- cond and case ------------------------------------------------------------------------------

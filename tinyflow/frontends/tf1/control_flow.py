@@ -193,7 +193,7 @@ def while_loop(
         loop = _Loop(graph, loop_vars, shape_invariants)
         results = loop.run(cond, body, maximum_iterations, back_prop)
     packed = pack_as(loop_vars, results)
-    if not return_same_structure and isinstance(packed, (list, tuple)) and len(packed) == 1:
+    if not return_same_structure and isinstance(packed, (list, tuple)) and len(results) == 1:
         return packed[0]
     return packed
 
@@ -344,7 +344,7 @@ class _Loop:
                 continue
             value = start._created()
             if inside.type.shape is None and value.type.shape is not None:
-                inside.node.types = (value.type,)
+                inside.node.types = (start.loop_type(value.type),)
             values.append(value)
         return values
 
@@ -357,8 +357,8 @@ def _flat_shapes(given: Any) -> list[Any]:
         return [given]
     if isinstance(given, (list, tuple)) and all(isinstance(d, int) or d is None for d in given):
         return [given] if any(isinstance(d, int) for d in given) else list(given)
-    return [s for part in (given.values() if isinstance(given, dict) else given)
-            for s in _flat_shapes(part)]  # fmt: skip
+    parts = [given[key] for key in sorted(given)] if isinstance(given, dict) else given
+    return [s for part in parts for s in _flat_shapes(part)]
 
 
 def _arguments(packed: Any) -> tuple[Any, ...]:

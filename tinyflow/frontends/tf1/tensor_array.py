@@ -5,24 +5,29 @@ Main type: ``TensorArray``. May import core, ops, convert.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
 from tinyflow.core.frames import public_methods
-from tinyflow.core.shape import Shape, merge_shapes
+from tinyflow.core.shape import Shape, merge_shapes, opaque
 from tinyflow.frontends.tf1 import array_functions as arrays
 from tinyflow.frontends.tf1.convert import convert_to_tensor
 from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.frontends.tf1.tensor_shape import TensorShape, as_shape
-from tinyflow.ir.graph.nodes import Value
+from tinyflow.ir.graph.nodes import TensorType, Value
 from tinyflow.ops.base import emit
 from tinyflow.ops.control import LoopVariable
 from tinyflow.ops.convert import identity
+from tinyflow.ops.growing import grow_rows
 from tinyflow.ops.indexing import TensorScatter
+from tinyflow.ops.reduction import reduce_max
 from tinyflow.ops.tensor_array import array_read, array_write, zero_array
 
 __all__ = ["TensorArray"]
+
+_loops = itertools.count(1)
 
 
 class _Spec:
@@ -47,8 +52,8 @@ class TensorArray:
     """An array of ``size`` tensors of one dtype and shape; every method returns a new state of it.
 
     Written elements are set once; an element that was never written reads as zeros.
-    Errors: InvalidArgumentError at run time for an index outside [0, size); Unsupported for
-    ``dynamic_size`` (a write past the end) and elements of different shapes.
+    With ``dynamic_size`` a write past the end makes it longer. Errors: InvalidArgumentError at run
+    time for an index outside [0, size); Unsupported for elements of different shapes.
     """
 
     def __init__(
@@ -130,36 +135,29 @@ class TensorArray:
         """The array with ``value`` at ``index``."""
         value = self._element(value)
         self._spec.merge(value.type.shape)
-        self._grow(index)
-        flow = self._created() if self._flow is None else self._flow
+        flow = self._grown(index)
         return self._state(array_write(flow, _index(index), value, name or "TensorArrayWriteV3"))
 
     def _element(self, value: Any) -> Any:
         return convert_to_tensor(value, self._spec.dtype, "value")
 
-    def _grow(self, index: Any) -> None:
-        """A dynamic array that nothing was written to takes the size that writes ask for."""
+    def _grown(self, index: Any) -> Any:
+        """The array's value with a row for ``index``, if it may grow."""
+        spec = self._spec
         if not self._dynamic:
-            return
+            return self._created()
         known = index if isinstance(index, int) else None
-        if self._flow is None and known is not None:
-            if isinstance(self._spec.size, int):
-                self._spec.size = max(self._spec.size, known + 1)
-            return
-        rows = self._spec.size
+        if self._flow is None and known is not None and isinstance(spec.size, int):
+            spec.size = max(spec.size, known + 1)  # nothing was written yet
+        flow = self._created()
+        rows = flow.type.shape[0] if flow.type.shape else None
         if known is not None and isinstance(rows, int) and known < rows:
-            return
-        if known is None and not (isinstance(rows, int) and rows == 0):
-            return
-        raise Unsupported(
-            f"TensorArray {self._spec.name}: a write past the size, with dynamic_size=True",
-            expected="an array of the size it needs",
-            hint="give size=..., the largest number of elements",
-        )
+            return flow
+        return grow_rows(flow, _index(index))
 
     def size(self, name: str | None = None) -> Any:
         """The number of elements."""
-        if self._flow is None or self._flow.type.shape is None:
+        if self._flow is None or (self._flow.type.shape is None and not self._dynamic):
             return convert_to_tensor(self._spec.size, name=name)
         return arrays.shape(self._flow)[0]
 
@@ -190,7 +188,8 @@ class TensorArray:
         shape = value.type.shape
         self._spec.merge(None if shape is None else shape[1:])
         indices = convert_to_tensor(indices, name="indices")
-        flow = emit(TensorScatter("update"), self._created(), indices, value, name=name)
+        flow = self._grown(reduce_max(indices)) if self._dynamic else self._created()
+        flow = emit(TensorScatter("update"), flow, indices, value, name=name)
         return self._state(flow)
 
     def concat(self, name: str | None = None) -> Any:
@@ -218,10 +217,15 @@ class TensorArray:
     def loop_variable(self) -> TensorArray:
         """The array inside a loop's body."""
         graph = get_default_graph()
-        from tinyflow.ir.graph.nodes import TensorType
-
-        kind = TensorType(self._spec.dtype, None if self._flow is None else self._flow.type.shape)
+        kind = self.loop_type(None if self._flow is None else self._flow.type)
         return self._state(graph.emit(LoopVariable(kind), (), "Identity"))
+
+    def loop_type(self, start: TensorType | None) -> TensorType:
+        """The array's type inside a loop that it enters with ``start``: how it grows is unknown."""
+        shape = None if start is None else start.shape
+        if self._dynamic and shape:
+            shape = (opaque(f"rows{next(_loops)}"), *shape[1:])
+        return TensorType(self._spec.dtype, shape)
 
     def __repr__(self) -> str:
         return f"<tf.TensorArray '{self._spec.name}' dtype={self._spec.dtype}>"
