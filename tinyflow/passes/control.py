@@ -136,7 +136,9 @@ def _limits(op: While, inputs: Sequence[Value]) -> dict[Value, int]:
     for k in range(op.n_carried):
         counter = counter_of(op, inputs, k)
         if counter is not None and counter[1] > 0:
-            found[op.body.inputs[k]] = counter[0] + (trips.bound - 1) * counter[1]
+            last = counter[0] + (trips.bound - 1) * counter[1]
+            if isinstance(last, int):
+                found[op.body.inputs[k]] = last
     return found
 
 
