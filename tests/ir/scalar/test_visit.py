@@ -12,6 +12,7 @@ from tinyflow.ir.scalar.text import parse, show
 from tinyflow.ir.scalar.visit import (
     Linear,
     free_vars,
+    interval,
     linear,
     loads,
     postorder,
@@ -154,3 +155,19 @@ def test_simplified_index_has_the_same_value(seed):
         env = {v: rng.randint(*ends) for v, ends in ranges.items()}
         assert evaluate(e, env) == evaluate(simple, env), f"{show(e)}  ->  {show(simple)}  at {env}"
     assert simple.dtype is int64
+
+
+def test_an_interval_follows_the_types():
+    """Short integers are bounded by what they hold, also after they wrapped around."""
+    i, byte = s.var("i"), s.read(placeholder((4,), "uint8", name="byte"), 0)
+    bounds = {i: (0, 9)}
+    infinite = (-float("inf"), float("inf"))
+    assert interval(i * 3 - i, bounds) == (0, 18)
+    assert interval(s.cast(byte, int64) * 2, bounds) == (0, 510)
+    assert interval(s.cast(s.cast(i - 4, byte.dtype), int64), bounds) == (0, 255)
+    assert interval(s.cast(s.cast(i + 1, byte.dtype), int64), bounds) == (1, 10)
+    assert interval(s.cast(byte + 250, int64), bounds) == (0, 255)
+    wide = s.read(placeholder((4,), "uint64", name="wide"), 0)
+    assert interval(s.cast(wide, int64), bounds) == infinite  # 2**63 becomes negative
+    assert interval(s.cast(s.read(placeholder((4,), name="x"), 0), int64), bounds) == infinite
+    assert interval(s.cast(i < 4, int64), bounds) == (0, 1)

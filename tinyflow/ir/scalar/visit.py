@@ -419,11 +419,12 @@ class _Simplifier:
         known = (-_INF, _INF)
         if rule is not None:
             known = rule(node, *(self.ranges[a] for a in node.args))
-        if node.dtype.name == "int64":
+        is_index = node.dtype.name == "int64"
+        fits = node.dtype.min <= known[0] and known[1] <= node.dtype.max
+        if fits or (is_index and node.op != "cast"):
             return known
-        # Other integers may have wrapped around; what they can hold bounds them all the same.
-        low, high = node.dtype.min, node.dtype.max
-        return known if low <= known[0] and known[1] <= high else (low, high)
+        # It may have wrapped around; what a short integer can hold bounds it all the same.
+        return (-_INF, _INF) if is_index else (node.dtype.min, node.dtype.max)
 
 
 _INF = float("inf")
