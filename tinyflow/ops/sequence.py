@@ -83,6 +83,10 @@ class Range(Op):
         yield Sample((), Range(0, 5, 0)), InvalidArgumentError
 
 
+def _number(end: Any) -> Any:
+    return end if isinstance(end, Dim) else np.asarray(end).item()
+
+
 @dataclass(frozen=True)
 class DynamicRange(Op):
     """``Range`` whose ends are scalar inputs, which must be constant once shapes are known.
@@ -108,8 +112,7 @@ class DynamicRange(Op):
         return start.with_shape((length,))
 
     def _resolved(self, dtype: DType, *ends: Any) -> Range:
-        numbers = [end if isinstance(end, Dim) else np.asarray(end).item() for end in ends]
-        start, limit, delta = numbers
+        start, limit, delta = map(_number, ends)
         return Range(start, limit, delta, dtype)
 
     def reference(self, start: Any, limit: Any, delta: Any) -> Any:
