@@ -200,14 +200,14 @@ class Maker:
         self.lines.append(line)
         return "u0"
 
-    def program(self) -> Program:
+    def program(self, families: Any = FAMILIES) -> Program:
         if self.chance(0.25):
             self.variable(self.float, self.shape(1, 3))
         else:
             self.input(self.float, self.shape(1, 4))
-        weights = np.array([share for _, share in FAMILIES])
+        weights = np.array([share for _, share in families])
         for _ in range(self.int(2, 10)):
-            family = FAMILIES[int(self.rng.choice(len(FAMILIES), p=weights / weights.sum()))][0]
+            family = families[int(self.rng.choice(len(families), p=weights / weights.sum()))][0]
             family(self)
         if self.chance(0.35):
             self.gradients()
@@ -224,7 +224,7 @@ class Maker:
         return made.sliced()
 
 
-def random_program(seed: int) -> Program:
+def random_program(seed: int, families: Any = FAMILIES) -> Program:
     """The program of that seed: 2 to 10 statements, gradients and updates now and then."""
     with tf.Graph().as_default():
-        return Maker(seed).program()
+        return Maker(seed).program(families)

@@ -440,3 +440,9 @@ FAMILIES = (
     (matmul, 9), (einsum, 4), (attention, 2), (convolution, 5), (pooling, 2), (loop, 5),
     (loop_over_rows, 3), (branch, 3),
 )  # fmt: skip
+
+#: programs that are mostly loops and branches
+LOOPS = (
+    (loop, 6), (loop_over_rows, 4), (branch, 3), (matmul, 3), (unary, 2), (binary, 3),
+    (reduction, 1), (row_function, 1),
+)  # fmt: skip

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
-from tests.fuzz.check import Coverage, check, shrunk
+from tests.fuzz.check import Coverage, check, check_sizes, shrunk
 from tests.fuzz.generator import Maker, random_program
 from tests.fuzz.programs import Program
 from tests.fuzz.run import failure_of
-from tests.fuzz.statements import FAMILIES
+from tests.fuzz.statements import FAMILIES, LOOPS
 from tinyflow.runtime.thread_pool import available_cores
 
 COUNT, MANY = 500, 2000
@@ -32,6 +32,16 @@ def failures(seeds, every_way):
 def test_programs():
     found = failures(range(COUNT), every_way=False)
     assert not found, "\n".join(found)
+
+
+def test_loops_serve_all_row_counts():
+    """Programs of loops, branches and their gradients, with an unknown number of rows."""
+    coverage = Coverage()
+    for seed in range(30):
+        program = random_program(seed, LOOPS)
+        found = check_sizes(program, coverage)
+        assert found is None, f"{found.text}\n{program.text()}"
+    assert coverage.symbolic >= 10
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, bool_, float32, float64, int32, int64
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError, Unsupported
-from tinyflow.core.shape import Dim, opaque
+from tinyflow.core.shape import Dim, at_most, opaque
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
@@ -26,10 +26,14 @@ from tinyflow.ops.elementwise import multiply
 from tinyflow.ops.shape import symbolic_value
 
 
-def range_length(start: Any, limit: Any, delta: Any) -> int:
-    """Number of elements of start, start + delta, ... before limit. Errors: delta 0."""
+def range_length(start: Any, limit: Any, delta: Any) -> Any:
+    """Number of elements of start, start + delta, ... before limit, which may be extents that a run
+    tells. Errors: delta 0."""
     if delta == 0:
         raise InvalidArgumentError("the step is 0", expected="a step other than 0")
+    if isinstance(start, Dim) or isinstance(limit, Dim):
+        way, step = (limit - start, delta) if delta > 0 else (start - limit, -delta)
+        return 0 if at_most(way, -1) else (way + (step - 1)) // step
     if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
         return max(0, -((start - limit) // delta))
     return max(0, math.ceil((limit - start) / delta))
@@ -43,8 +47,8 @@ class Range(Op):
     Errors: InvalidArgumentError for delta = 0
     """
 
-    start: int | float = 0
-    limit: int | float = 0
+    start: Any = 0  # a number, or a Dim in a step that serves all sizes, as the next one
+    limit: Any = 0
     delta: int | float = 1
     dtype: DType = int32
     onnx = "Range"
@@ -79,6 +83,10 @@ class Range(Op):
         yield Sample((), Range(0, 5, 0)), InvalidArgumentError
 
 
+def _number(end: Any) -> Any:
+    return end if isinstance(end, Dim) else np.asarray(end).item()
+
+
 @dataclass(frozen=True)
 class DynamicRange(Op):
     """``Range`` whose ends are scalar inputs, which must be constant once shapes are known.
@@ -103,17 +111,18 @@ class DynamicRange(Op):
         length = opaque("range") if self.length is None else self.length
         return start.with_shape((length,))
 
-    def _resolved(self, start: Any, limit: Any, delta: Any) -> Range:
-        dtype = as_dtype(np.asarray(start).dtype)
-        first, beyond, step = (np.asarray(end).item() for end in (start, limit, delta))
-        return Range(first, beyond, step, dtype)
+    def _resolved(self, dtype: DType, *ends: Any) -> Range:
+        start, limit, delta = map(_number, ends)
+        return Range(start, limit, delta, dtype)
 
     def reference(self, start: Any, limit: Any, delta: Any) -> Any:
-        return self._resolved(start, limit, delta).reference()
+        return self._resolved(as_dtype(np.asarray(start).dtype), start, limit, delta).reference()
 
     def specialize(self, types: Any, constants: Any) -> Op | None:
         """The ``Range`` without inputs, once the ends are known."""
-        return None if any(end is None for end in constants) else self._resolved(*constants)
+        if any(end is None for end in constants) or isinstance(constants[2], Dim):
+            return None  # of unknown direction
+        return self._resolved(types[0].dtype, *constants)
 
     def told(self, start: Value, limit: Value, delta: Value) -> Any:
         """The range where only a run tells its ends: Python tells its length."""
@@ -136,7 +145,7 @@ class DynamicRange(Op):
                 expected="ends that follow from constants and shapes",
                 hint="compute the range in NumPy and feed it",
             )
-        return emit(self._resolved(*ends))
+        return emit(self._resolved(start.dtype, *ends))
 
     def bad_samples(self) -> Iterable[Any]:
         yield (np.int32(0), np.zeros(2, np.int32), np.int32(1)), ShapeError

@@ -170,15 +170,20 @@ class _Specializer:
         return self.named(node, self.extents_known(op, new)) if self.symbols else new
 
     def extents_known(self, op: Op, results: Sequence[Value]) -> Sequence[Value]:
-        """An Extent in the place of a number that follows from the sizes that a run tells."""
+        """An Extent (or a Constant) in the place of a number that follows from the sizes that a run
+        tells (or from those of them that are known)."""
         value = results[0]
         if len(results) > 1 or value.type.shape != () or op.effect is not Effect.NONE:
             return results
         extent = self.symbolic_operand(value)
-        if not isinstance(extent, Dim):
+        if extent is None:
             return results
         with self.builder.on_behalf_of(value.node.source, value.node.origin):
-            return (emit(Extent(extent, value.dtype)),)
+            if isinstance(extent, Dim):
+                return (emit(Extent(extent, value.dtype)),)
+            known = constant(np.asarray(extent, value.dtype.numpy), value.dtype)
+        self.constants[known] = np.asarray(known.node.op.value)
+        return (known,)
 
     def controls(self, node: Node) -> tuple[Node, ...]:
         return tuple(
@@ -310,13 +315,16 @@ class _Specializer:
             return op.resolve(operand), inputs[:-1]
         hook = getattr(op, "specialize", None)
         if hook is not None:
-            found: Any = hook(
-                [v.type for v in inputs], [self.constants.get(v) for v in inputs]
-            )
+            found: Any = hook([v.type for v in inputs], [self.known(v) for v in inputs])
             if found is not None:
                 reads = argument_names(type(found))  # type: ignore[arg-type]  # see there
                 return found, inputs if reads else ()
         return op, inputs
+
+    def known(self, value: Value) -> Any:
+        """The array of a constant, the number that an extent stands for, or None."""
+        op = value.node.op
+        return op.extent if isinstance(op, Extent) else self.constants.get(value)
 
     def constant_of(self, value: Value) -> np.ndarray[Any, Any] | None:
         found = self.constants.get(value)

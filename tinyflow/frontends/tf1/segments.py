@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyflow.core.dtype import as_dtype, bool_, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
+from tinyflow.core.shape import Dim
 from tinyflow.frontends.tf1.array_functions import cast, one_of, static_int, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.ir.graph.builder import emit
@@ -35,6 +36,7 @@ from tinyflow.ops.movement import expand_dims, reshape
 from tinyflow.ops.reduction import reduce_all, reduce_max, reduce_sum
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape as shape_of
+from tinyflow.ops.shape import symbolic_value
 
 
 def _unsorted(function: Callable[..., Any], default: str) -> Callable[..., Any]:
@@ -235,7 +237,9 @@ def sequence_mask(
     lengths = tensor(lengths, "lengths")
     longest = reduce_max(lengths) if maxlen is None else maxlen
     if hasattr(longest, "as_value") or hasattr(longest, "node"):
-        longest = counted.extent_of(maximum(tensor(longest), 0))
+        longest = tensor(longest)
+        if not isinstance(symbolic_value(longest), (int, Dim)):
+            longest = counted.extent_of(maximum(longest, 0))
     positions = cast(arange(0, longest), lengths.dtype)
     mask = less(positions, expand_dims(lengths, -1))
     kind = as_dtype(dtype)
