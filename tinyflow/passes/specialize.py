@@ -75,7 +75,7 @@ class _Specializer:
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
-        self.known: dict[Any, bool] = {}  # shape -> see ``is_known``
+        self.known_shapes: dict[Any, bool] = {}  # shape -> see ``is_known``
         self.is_inner = False
         self.limits: Mapping[Value, int] = {}  # what counters of a loop come to at most
         self.state_types = state_types
@@ -244,14 +244,14 @@ class _Specializer:
     def is_known(self, type_: TensorType) -> bool:
         """Whether every extent is a number or follows from what a run tells."""
         shape = type_.shape
-        known = self.known.get(shape)
+        known = self.known_shapes.get(shape)
         if known is None:
             known = type_.is_static or (
                 bool(self.symbols)
                 and shape is not None
                 and shapes.symbols_of(shape) <= self.symbols
             )
-            self.known[shape] = known
+            self.known_shapes[shape] = known
         return known
 
     def are_known(self, types: Sequence[TensorType]) -> bool:
