@@ -108,6 +108,38 @@ class VariableRead(StateOp):
             yield Sample((), VariableRead(_sample_ref(*shape)))
 
 
+@dataclass(frozen=True)
+class LaterRead(VariableRead):
+    """y = the variable's value as this node sees it, for gradients the same as ``first``.
+
+    first: another read of the variable    Gradient: dfirst = dy
+    Errors: ShapeError and DTypeError where it is of something else
+    """
+
+    not_differentiable = None  # type: ignore[assignment]
+
+    def infer(self, first: TensorType) -> TensorType:  # type: ignore[override]
+        self._check_dtype(first)
+        self._check_shape(first)
+        return self.ref.type
+
+    def functionalize(self, state: Any, first: Value) -> Value:  # type: ignore[override]
+        return state.read(self.ref)  # type: ignore[no-any-return]
+
+    def next_value(self, old: Any, first: Any) -> Any:  # type: ignore[override]
+        return old
+
+    def vjp(self, dy: Value, y: Value, first: Value) -> tuple[Any, ...]:
+        return (dy,)
+
+    def samples(self, rng: np.random.Generator) -> Iterable[Any]:
+        for shape in ((3, 4), (), (0, 2)):
+            yield Sample((floats(rng, *shape),), LaterRead(_sample_ref(*shape)))
+
+    def bad_samples(self) -> Iterable[Any]:
+        yield from _bad_updates(LaterRead)
+
+
 def read_variable(ref: VariableRef, name: str | None = None) -> Any:
     """The value of a variable. See VariableRead."""
     return emit(VariableRead(ref), name=name)

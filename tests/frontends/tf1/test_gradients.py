@@ -31,6 +31,21 @@ def test_grad_ys_is_a_vector_jacobian_product():
     np.testing.assert_allclose(tf.Session().run(dx, {x: np.ones((2, 3))}), v @ a.T)
 
 
+def test_later_reads_of_a_variable_belong_to_it():
+    v, w = tf.Variable(3.0), tf.Variable(2.0)
+    (twice,) = tf.gradients(2.0 * v.read_value(), v)
+    with tf.control_dependencies([v.assign_add(1.0)]):
+        y = v * v * w
+    slopes = tf.gradients(y, [v, w])
+    train = tf.train.GradientDescentOptimizer(0.5).minimize(y, var_list=[w])
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        assert sess.run(twice) == 2.0
+        assert sess.run([y, *slopes]) == [32.0, 16.0, 16.0]  # both see v = 4
+        sess.run(train)
+        assert sess.run(w) == 2.0 - 0.5 * 25.0
+
+
 def test_unconnected():
     x, y = tf.constant([1.0, 2.0]), tf.constant(3.0)
     assert tf.gradients(y * 2.0, [x, y])[0] is None

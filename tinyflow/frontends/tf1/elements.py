@@ -21,7 +21,7 @@ __all__ = ["Operation", "Tensor", "find_graph"]
 #: op classes whose TensorFlow type name is another
 TYPE_NAMES = {
     "Constant": "Const", "Setting": "Const", "VariableRead": "VariableV2", "PyFunction": "PyFunc",
-    "TruncatedNormalDraw": "TruncatedNormal",
+    "TruncatedNormalDraw": "TruncatedNormal", "LaterRead": "Identity",
 }  # fmt: skip
 
 

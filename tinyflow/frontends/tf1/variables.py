@@ -174,7 +174,7 @@ class Variable:
         graph = self.graph
         if graph._controls and graph.finalized is False:
             with graph.name_scope(self.op.name + "/"):
-                return graph.emit(ops.VariableRead(self.ref), (), "read")  # type: ignore[no-any-return]
+                return graph.emit(ops.LaterRead(self.ref), (self._snapshot,), "read")  # type: ignore[no-any-return]
         return self._snapshot
 
     def value(self) -> Tensor:
@@ -189,7 +189,7 @@ class Variable:
     def read_value(self) -> Tensor:
         """The value as seen after the control dependencies in force now."""
         with self.graph.as_default():
-            return emit(ops.VariableRead(self.ref), name="read")  # type: ignore[no-any-return]
+            return emit(ops.LaterRead(self.ref), self._snapshot, name="read")  # type: ignore[no-any-return]
 
     def initialized_value(self) -> Tensor:
         """The variable's value, or its initial value while it has none."""
