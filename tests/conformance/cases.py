@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-import tinyflow.ops  # registers every op
+import tinyflow.frontends.tf1.control  # these register every op
+import tinyflow.frontends.tf1.state
+import tinyflow.ops
 import tinyflow.ops.placeholder
 from tinyflow.core.dtype import float32, float64
 from tinyflow.ir.graph import interp
@@ -29,6 +31,8 @@ from tinyflow.passes.specialize import specialize
 #: ops that cannot stand alone on arrays, and what tests them instead
 NO_SAMPLES = {
     "Input": "a parameter; every case has some",
+    "NoOp": "has neither inputs nor results; tests/frontends/tf1/test_graph.py",
+    "InitializedValue": "asks a session; tests/frontends/tf1/test_variables.py",
     "Placeholder": "a feed; tests/passes/test_functionalize.py",
     "LoopVariable": "a parameter of a sub-function; tests/frontends/tf1/test_control_flow.py",
     "NewArray": "its elements are nothing yet; tests/ops/test_control.py",
