@@ -349,7 +349,11 @@ class Graph(Naming, Builder):
         op = tensor.node.op
         if op.effect is not Effect.READ or tensor.node.inputs:
             return []
-        return [n for n in self._operations if n.op == op and n is not tensor.node]
+        ref, kind = getattr(op, "ref", None), type(op)
+        return [
+            n for n in self._operations
+            if isinstance(n.op, kind) and getattr(n.op, "ref", None) == ref and n is not tensor.node
+        ]  # fmt: skip
 
     # ------------------------------------------------------------------ collections
 
