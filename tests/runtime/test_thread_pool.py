@@ -58,16 +58,21 @@ def test_naps_between_runs_do_not_lose_wake_ups(kernels):
     pool.close()
 
 
-def test_several_threads_take_part(kernels):
-    pool = ThreadPool(3)
-    threads = np.zeros(24, np.int64)
-    native = LaunchList([Launch(kernels["who"], 24, 1, (1,), ())], 2, pool)
+def who_ran(kernels, pool, n_tasks):
+    """The thread of each task, of a run in which all threads of the pool took part."""
+    threads = np.zeros(n_tasks, np.int64)
+    native = LaunchList([Launch(kernels["who"], n_tasks, 1, (1,), ())], 2, pool)
     native.table[1] = threads.ctypes.data
     for _ in range(50):  # on a loaded machine the workers may come late
         native.run()
-        if len(set(threads)) == 3:
+        if len(set(threads)) == pool.n_threads:
             break
-    assert len(set(threads)) == 3
+    return threads
+
+
+def test_several_threads_take_part(kernels):
+    pool = ThreadPool(3)
+    assert len(set(who_ran(kernels, pool, 24))) == 3
     assert pool.n_started == 2
     pool.close()
     assert pool.n_started == 0
@@ -76,13 +81,7 @@ def test_several_threads_take_part(kernels):
 def test_threads_keep_their_end_of_a_job(kernels):
     """The caller begins with the first chunk and its first worker with the last one."""
     pool = ThreadPool(2)
-    threads = np.zeros(8, np.int64)
-    native = LaunchList([Launch(kernels["who"], 8, 1, (1,), ())], 2, pool)
-    native.table[1] = threads.ctypes.data
-    for _ in range(50):  # on a loaded machine the worker may come late
-        native.run()
-        if len(set(threads)) == 2:
-            break
+    threads = who_ran(kernels, pool, 8)
     caller = threading.get_ident()
     changes = np.flatnonzero(np.diff(threads))
     assert threads[0] == caller != threads[-1] and len(changes) == 1
