@@ -76,18 +76,17 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
 
 def _form_of(p: Problem, target: Target) -> str:
     """The fastest form, by what was measured; nothing but time depends on it."""
-    size = p.dtype.size_bytes
+    size, half = p.dtype.size_bytes, target.l2_bytes // 2
     row_bytes, apart = p.n * size, p.b_stride != 1 and p.n > 1
     if not p.k:
         return "in_place"
     if is_thin(p, target):
         return "thin"
     if a_is_turned(p) and not apart:
-        large = row_bytes > NEAR and p.k * row_bytes > target.l2_bytes // 2
+        large = row_bytes > NEAR and p.k * row_bytes > half
         return "blocked" if large and p.is_plain and p.m >= 4 * p.rows else "row_tiles"
     if p.panel_uses == 1 and not apart:
         return "streamed" if is_streamed(p, target) else "in_place"
-    half = target.l2_bytes // 2
     few_passes = p.k * p.width * size <= STACK_PANEL and p.panel_uses * row_bytes <= FAR_PASSES
     # Updates of a parameter read and write several arrays, which is best done along their rows.
     along_rows = len(p.x.results) > 1 and p.k * row_bytes <= half

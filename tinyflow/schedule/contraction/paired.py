@@ -43,10 +43,7 @@ def paired(p: Problem, target: Target) -> Problem | None:
     if p.dtype is not int32 or target.pair_product is None or not p.terms or p.column is None:
         return None
     last, extent = p.terms[-1]
-    rows = p.row_tiles
-    for _, e in p.row_loops:
-        rows = rows * e
-    if p.striped or p.column_loops or extent < LEAST_TERMS or rows < LEAST_USES:
+    if p.striped or p.column_loops or extent < LEAST_TERMS or p.panel_uses < LEAST_USES:
         return None
     if p.a_stride != 1 and p.rows > p.lanes:
         return None  # its tiles are packed a vector of rows at a time
