@@ -82,13 +82,14 @@ def lower_module(kernels: Iterable[Kernel], target: Target) -> str:
     functions: list[str] = []
     declarations: dict[str, str] = {}
     helpers = ""
-    uses_zero = uses_report = False
+    uses_zero = uses_report = past_caches = False
     for kernel in kernels:
         writer = KernelWriter(kernel, target)
         functions += writer.function()
         declarations.update(writer.declarations)
         uses_zero |= writer.uses_zero
         uses_report |= writer.uses_report
+        past_caches |= writer.stores_past_caches
     if uses_zero:
         helpers += "@tinyflow.zero = internal constant i64 0, align 8\n"
     if uses_report:
@@ -103,6 +104,7 @@ def lower_module(kernels: Iterable[Kernel], target: Target) -> str:
             *functions,
             *declarations.values(),
             attributes,
+            *(["!0 = !{i32 1}"] if past_caches else []),
             "",
         ]
     )
@@ -158,6 +160,8 @@ class KernelWriter(RegisterWriter):
             "entry:",
             *self.header,
             *lines,
+            # Such stores are not ordered by what tells other threads that the task is done.
+            *(["  fence seq_cst"] if self.stores_past_caches else []),
             "  ret void",
             "}",
         ]

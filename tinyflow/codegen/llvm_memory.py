@@ -17,6 +17,9 @@ from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import Buffer, Extent, Store
 from tinyflow.ir.scalar.nodes import Expr
 
+#: Bytes of the vectors that have a store past the caches.
+_WHOLE_STORES = (16, 32, 64)
+
 
 class MemoryWriter(AddressWriter):
     """Loads and stores; registers are in llvm_register.py."""
@@ -26,6 +29,7 @@ class MemoryWriter(AddressWriter):
         self.store_levels: dict[Buffer, int] = {}  # innermost open loop that writes the buffer
         self.extents: dict[Expr, Extent] = {}  # of open loops
         self.uses_zero = False
+        self.stores_past_caches = False
 
     # --- loads ------------------------------------------------------------------------------------
 
@@ -149,7 +153,11 @@ class MemoryWriter(AddressWriter):
         ref = self.spread(value, buffer.dtype, lanes)
         ref = value_to_memory(self, buffer.dtype, ref, lanes, level)
         if self.mask is None:
-            self.line(f"store {ty} {ref}, ptr {address[0]}, align {size}")
+            store = f"store {ty} {ref}, ptr {address[0]}, align"
+            if buffer.nontemporal and lanes * size in _WHOLE_STORES:
+                self.store_nontemporal(store, address[0], lanes * size, size)
+            else:
+                self.line(f"{store} {size}")
             return
         mask = self.spread(self.mask, bool_, lanes)
         vector = f"<{lanes} x i1>"
@@ -159,6 +167,25 @@ class MemoryWriter(AddressWriter):
         self.line(
             f"call void @llvm.{name}({ty} {ref}, ptr align {size} {address[0]}, {vector} {mask})"
         )
+
+    def store_nontemporal(self, store: str, address: str, whole: int, size: int) -> None:
+        """A vector past the caches if it is aligned, as it must be.
+
+        The answer is the same for every vector, so the branch costs nothing beside the memory.
+        """
+        number, level = self.number(), self.level
+        bits = self.emit(level, f"ptrtoint ptr {address} to i64")
+        low = self.emit(level, f"and i64 {bits}, {whole - 1}")
+        aligned = self.emit(level, f"icmp eq i64 {low}, 0")
+        self.line(f"br i1 {aligned}, label %past{number}, label %cached{number}")
+        self.place_label(f"past{number}")
+        self.line(f"{store} {whole}, !nontemporal !0")
+        self.line(f"br label %stored{number}")
+        self.place_label(f"cached{number}")
+        self.line(f"{store} {size}")
+        self.line(f"br label %stored{number}")
+        self.place_label(f"stored{number}")
+        self.stores_past_caches = True
 
     def store_scalar(self, buffer: Buffer, access: Access, value: Value) -> None:
         ref, lanes, _ = value

@@ -22,6 +22,7 @@ from tinyflow.schedule.grain import PARALLEL_ELEMENTS
 from tinyflow.schedule.horizontal import lower_batch
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel, Scratch, loop_extent
 from tinyflow.schedule.multi_reduce import lower_reductions
+from tinyflow.schedule.nontemporal import with_nontemporal_results
 from tinyflow.schedule.offsets import with_offsets_as_arguments
 from tinyflow.schedule.reductions import lower_reduce
 from tinyflow.schedule.rows import lower_rows
@@ -36,7 +37,13 @@ def lower_group(
     generic: element-wise kernels take their length as an argument, so that one serves all shapes.
     """
     kernels = _scheduled(grouping, group, target, generic)
-    return [with_offsets_as_arguments(one) for one in kernels]
+    return [with_offsets_as_arguments(_past_caches(one, target)) for one in kernels]
+
+
+def _past_caches(one: LoweredKernel, target: Target) -> LoweredKernel:
+    """The kernel with its results stored past the caches if these cannot hold what it touches."""
+    large = not one.kernel.extents and one.bytes >= target.l3_bytes
+    return with_nontemporal_results(one) if large else one
 
 
 def _scheduled(

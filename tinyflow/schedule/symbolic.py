@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyflow.core.shape import symbols_of
+from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
@@ -26,6 +27,7 @@ from tinyflow.schedule.elementwise import lower_map
 from tinyflow.schedule.grain import size
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel, Scratch, value_at
 from tinyflow.schedule.multi_reduce import lower_reductions
+from tinyflow.schedule.nontemporal import with_nontemporal_results
 from tinyflow.schedule.prefetch import STREAM_ELEMENTS
 from tinyflow.schedule.reductions import lower_reduce
 from tinyflow.schedule.rows import ROW_BYTES, lower_rows
@@ -119,6 +121,28 @@ def lower_symbolic(
     if group.kind == "attention":
         return [always(lower_attention(grouping, group, target, sizes))]
 
+    found = _by_sizes(grouping, group, target, sizes)
+    values = [*(v for i in group.items for v, _ in i.reads), *(i.value for i in group.live_items)]
+    return [_past_caches(one, tuple(dict.fromkeys(values)), target) for one in found]
+
+
+def _past_caches(plain: Alternatives, values: tuple[Value, ...], target: Target) -> Alternatives:
+    """The same kernels, with a kind more of each for sizes that the caches cannot hold."""
+
+    def choose(sizes: Mapping[str, int]) -> tuple[Any, bool]:
+        touched = sum(value_at(v.type.size_bytes, sizes) for v in values)
+        return plain.choose(sizes), touched >= target.l3_bytes
+
+    def make(kind: tuple[Any, bool]) -> Kernels:
+        kernels = plain.make(kind[0])
+        return [with_nontemporal_results(one) for one in kernels] if kind[1] else kernels
+
+    return Alternatives(choose, make)
+
+
+def _by_sizes(
+    grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int]
+) -> list[Alternatives]:
     def fresh() -> GroupExpressions:
         return GroupExpressions(grouping, group, sizes)
 

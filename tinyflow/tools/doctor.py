@@ -59,7 +59,8 @@ def machine(report: Report) -> list[str]:
         ("vectors", f"{plural(target.lanes, 'lane')} of 4 bytes ({target.vector_bits} bits), "
                     f"{target.vector_registers} registers"),
         ("caches", f"{layout.size(target.l1_bytes)} first level, "
-                   f"{layout.size(target.l2_bytes)} second level"),
+                   f"{layout.size(target.l2_bytes)} second level, "
+                   f"{layout.size(target.l3_bytes)} third level"),
         ("threads", _threads()),
     ]  # fmt: skip
     return _section("machine", rows)

@@ -114,13 +114,15 @@ def fma_kernel(lanes: int, registers: int, rounds: int = _FMA_ROUNDS) -> tuple[K
     return kernel, 2 * chains * lanes * rounds
 
 
-def stream_kernel(lanes: int, inputs: int) -> Kernel:
+def stream_kernel(lanes: int, inputs: int, nontemporal: bool = False) -> Kernel:
     """Copy (1 input) or triad (2): z[i] = x[i], or fma(x[i], 3, y[i]); each task walks its own part
-    of the arrays ``rounds`` times. blocks: extents in steps of 4 vectors."""
+    of the arrays ``rounds`` times. blocks: extents in steps of 4 vectors. nontemporal: z is stored
+    past the caches, as kernels do with arrays that are larger than these."""
     tasks, blocks, rounds = s.var("tasks"), s.var("blocks"), s.var("rounds")
     block, step = s.var("block"), 4 * lanes
     length = tasks * blocks * step
-    arrays = [Buffer(name, float32, (length,)) for name in "xyz"[: inputs] + "z"]
+    arrays = [Buffer(name, float32, (length,)) for name in "xyz"[:inputs]]
+    arrays.append(Buffer("z", float32, (length,), nontemporal=nontemporal))
     at = (_TASK * blocks + block) * step + _U * lanes + _LANE
     value: Expr = s.load(arrays[0], at)
     if inputs == 2:
@@ -149,12 +151,13 @@ def measure() -> Peaks:
         rates[count] = operations * count / _best_seconds(run) / 1e9
     # Three arrays of the largest working set serve all sizes.
     arrays = [_aligned(MEMORY_BYTES // 8) for _ in range(3)]
-    triad, copy = stream_kernel(target.lanes, 2), stream_kernel(target.lanes, 1)
+    copy = stream_kernel(target.lanes, 1, nontemporal=True)
     curve = {}
     for count in threads:
         points = []
         size_bytes = _SMALLEST_BYTES * count
         while size_bytes <= MEMORY_BYTES:
+            triad = stream_kernel(target.lanes, 2, size_bytes >= target.l3_bytes)
             rate = _stream_rate(triad, arrays, size_bytes, count, target.lanes)
             points.append((size_bytes, rate))
             size_bytes *= 2

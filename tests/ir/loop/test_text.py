@@ -47,7 +47,8 @@ def test_every_statement_round_trips():
         If(s.load(flag), (), (Store(flag, (), s.const(False, bool_)),)),
         If(s.load(flag), (If(s.load(flag), (Barrier(),)),), (Barrier(),)),
     )  # fmt: skip
-    kernel = Kernel("k", (x, flag), (N,), (For(i, 4, "serial", body), Barrier()), ("flag",))
+    past = Buffer("past", float32, (8,), nontemporal=True)
+    kernel = Kernel("k", (x, flag, past), (N,), (For(i, 4, "serial", body), Barrier()), ("flag",))
     same(kernel, text.parse(text.show(kernel)))
 
 

@@ -42,12 +42,17 @@ SCOPES = ("param", "stack", "register")
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Buffer:
-    """Row-major memory with a name, an element type and one extent per dimension."""
+    """Row-major memory with a name, an element type and one extent per dimension.
+
+    nontemporal: a parameter that the kernel only writes, and that will have left the caches before
+    anyone reads it: whole vectors may be stored past the caches. A hint, no effect on values.
+    """
 
     name: str
     dtype: DType
     shape: tuple[Extent, ...]
     scope: str = "param"
+    nontemporal: bool = False
 
     def __str__(self) -> str:
         return self.name

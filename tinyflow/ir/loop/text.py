@@ -28,7 +28,6 @@ from tinyflow.core.dtype import as_dtype
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import (
     KINDS,
-    SCOPES,
     Alloc,
     Barrier,
     Body,
@@ -82,6 +81,8 @@ def _extent(extent: Extent) -> str:
 def _declaration(buffer: Buffer) -> str:
     shape = ", ".join(_extent(d) for d in buffer.shape)
     scope = "" if buffer.scope == "param" else buffer.scope + " "
+    if buffer.nontemporal:
+        scope += "nontemporal "
     return f"{scalar_text.show_name(buffer.name)}: {scope}{buffer.dtype.name}[{shape}]"
 
 
@@ -142,7 +143,9 @@ def _show_all(roots: tuple[Expr, ...]) -> tuple[list[str], list[str]]:
 
 _NAME = r"(?:[A-Za-z_][A-Za-z0-9_.]*|`[^`]*`)"
 _HEAD = re.compile(rf"kernel ({_NAME})\((.*)\) -> (.*), tasks=(.*):\Z")
-_DECLARATION = re.compile(rf"({_NAME}): (?:(\w+) )?(\w+)\[(.*)\]\Z")
+_DECLARATION = re.compile(
+    rf"({_NAME}): (?:(stack|register) )?(?:(nontemporal) )?(\w+)\[(.*)\]\Z"
+)
 _FOR = re.compile(rf"for ({_NAME}) in (\w+)\((.*)\):\Z")
 _LET = re.compile(rf"({_NAME}) = (.*)\Z")
 _STORE = re.compile(rf"({_NAME})\[(.*?)\] = (.*)\Z")
@@ -208,11 +211,13 @@ def _parse_extent(text: str, names: Mapping[str, Expr | Buffer]) -> Extent:
 
 def _parse_declaration(text: str, names: _Names) -> Buffer:
     match = _DECLARATION.match(text)
-    if match is None or (match[2] or "param") not in SCOPES:
+    if match is None:
         raise InternalError(f"loop text: expected 'name: scope dtype[shape]', got {text!r}")
-    name, scope, dtype, shape = match.groups()
+    name, scope, nontemporal, dtype, shape = match.groups()
     extents = tuple(_parse_extent(part, names) for part in _split(shape))
-    return Buffer(_plain(name), as_dtype(dtype), extents, scope or "param")
+    return Buffer(
+        _plain(name), as_dtype(dtype), extents, scope or "param", nontemporal is not None
+    )
 
 
 class _Reader:

@@ -28,7 +28,7 @@ from tinyflow.ir.loop.nodes import (
     Store,
 )
 from tinyflow.ir.loop.text import show_head
-from tinyflow.ir.loop.visit import expressions
+from tinyflow.ir.loop.visit import buffers_read, expressions
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.verify import broken_rule
 from tinyflow.ir.scalar.visit import free_vars, postorder
@@ -67,6 +67,9 @@ def _broken_head(kernel: Kernel, names: list[str]) -> str | None:
     unknown = set(kernel.outputs) - {b.name for b in kernel.buffers}
     if unknown:
         return f"outputs are no parameters: {', '.join(sorted(unknown))}"
+    past_caches = {b for b in kernel.buffers if b.nontemporal}
+    if past_caches and past_caches.intersection(buffers_read(kernel.body)):
+        return "nontemporal parameters may not be read"
     sizes = [d for b in kernel.buffers for d in b.shape] + [kernel.tasks]
     free = free_vars(*(d for d in sizes if isinstance(d, Expr)))
     if not set(free) <= set(kernel.extents):

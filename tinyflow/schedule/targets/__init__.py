@@ -36,6 +36,7 @@ class Target:
     vector_registers: int
     l1_bytes: int
     l2_bytes: int
+    l3_bytes: int
 
     @property
     def vector_bits(self) -> int:
@@ -107,4 +108,5 @@ def host_target() -> Target:
         vector_registers=registers,
         l1_bytes=_cache_bytes(1, 32 << 10),
         l2_bytes=_cache_bytes(2, 512 << 10),
+        l3_bytes=_cache_bytes(3, 32 << 20),
     )

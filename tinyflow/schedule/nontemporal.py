@@ -1,0 +1,84 @@
+"""Results that no cache could keep are stored past the caches.
+
+Main function: ``with_nontemporal_results``. May import ir and schedule.lowering.
+
+An ordinary store reads the line from memory first and writes it back later: three transfers for
+``out = in`` instead of two, five for ``out = a * b + c`` instead of four. Where kernel and result
+are larger than the last cache, the line is gone anyway before its reader comes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tinyflow.ir.loop import visit as loop_visit
+from tinyflow.ir.loop.nodes import VECTORIZE, Body, Buffer, Call, For, Stmt, Store
+from tinyflow.ir.scalar import visit as scalar_visit
+from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.schedule.lowering import LoweredKernel
+
+#: Smaller results of a large kernel (a row's sums beside the rows) stay in the caches.
+LEAST_SHARE = 8
+
+
+def with_nontemporal_results(one: LoweredKernel) -> LoweredKernel:
+    """A kernel of more than the last cache with its large results marked.
+
+    Marked is a parameter that the kernel never reads, written in whole aligned vectors only.
+    """
+    kernel = one.kernel
+    read = set(loop_visit.buffers_read(kernel.body))
+    whole = _stored_whole(kernel.body, (), {})
+    least = one.bytes // LEAST_SHARE
+    found = [b for b in kernel.buffers if b not in read and whole.get(b) and _is_large(b, least)]
+    if not found:
+        return one
+    marked = {b: replace(b, nontemporal=True) for b in found}
+    hinted = {(b,) for b in found}
+
+    def without_hint(stmt: Stmt) -> Stmt | Body:
+        """Asking for the line of a later store would read it."""
+        return () if isinstance(stmt, Call) and stmt.arguments[:1] in hinted else stmt
+
+    body = loop_visit.map_statements(kernel.body, without_hint)
+    body = loop_visit.substitute_buffers(body, marked)
+    buffers = tuple([marked.get(b, b) for b in kernel.buffers])
+    return replace(
+        one,
+        kernel=replace(kernel, buffers=buffers, body=body),
+        steps=(*one.steps, *(f"nontemporal({b.name})" for b in found)),
+    )
+
+
+def _is_large(buffer: Buffer, least: int) -> bool:
+    """Whether it has so many bytes; those whose size is an argument are what made the kernel so."""
+    known = [extent for extent in buffer.shape if isinstance(extent, int)]
+    if len(known) < len(buffer.shape):
+        return True
+    return math.prod(known) * buffer.dtype.size_bytes >= least
+
+
+def _stored_whole(
+    body: Body, loops: tuple[For, ...], found: dict[Buffer, bool]
+) -> dict[Buffer, bool]:
+    """For each buffer that is stored to, whether all stores are of whole aligned vectors."""
+    for stmt in body:
+        if isinstance(stmt, Store):
+            whole = len(stmt.indices) == 1 and _is_whole(stmt.indices[0], loops)
+            found[stmt.buffer] = whole and found.get(stmt.buffer, True)
+        inside = (*loops, stmt) if isinstance(stmt, For) else loops
+        for inner in loop_visit.bodies(stmt):
+            _stored_whole(inner, inside, found)
+    return found
+
+
+def _is_whole(index: Expr, loops: tuple[For, ...]) -> bool:
+    if not loops or loops[-1].kind != VECTORIZE:
+        return False
+    lane, lanes = loops[-1].var, loops[-1].extent
+    form = scalar_visit.linear(index, [loop.var for loop in loops])
+    if form is None or form.coefficients.get(lane) != 1 or not isinstance(lanes, int):
+        return False
+    others = [c for v, c in form.coefficients.items() if v is not lane]
+    return all(isinstance(c, int) and c % lanes == 0 for c in (*others, form.offset))
