@@ -9,7 +9,7 @@ from tinyflow.compile import compile_function
 from tinyflow.core import options
 from tinyflow.core.dtype import float32
 from tinyflow.core.error import Unsupported
-from tinyflow.core.shape import Dim, substituted
+from tinyflow.core.shape import Dim, strictly, substituted
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, TensorType
 from tinyflow.ir.graph.visit import result_values
@@ -55,12 +55,14 @@ def test_input_gradient_with_stride_is_a_product_per_residue():
     assert found.count("ConvProduct") == 1  # the other residues see no tap
 
 
-@pytest.mark.parametrize(("images", "expected"), [
-    (32, [(8, 4)]), (7, [(7, 1)]), (9, [(1, 2), (7, 1)]), (22, [(6, 3), (2, 2)]), (1, [(1, 1)]),
+@pytest.mark.parametrize(("images", "height", "expected"), [
+    (32, 28, [(8, 4)]), (7, 28, [(7, 1)]), (9, 28, [(1, 2), (7, 1)]), (22, 28, [(6, 3), (2, 2)]),
+    (1, 28, [(1, 1)]), (9, 3, [(1, 2), (7, 1)]), (9, 2, [(1, 9)]),
 ])  # fmt: skip
-def test_filter_gradient_is_summed_in_parts_of_the_batch(images, expected):
+def test_filter_gradient_is_summed_in_parts_of_the_batch(images, height, expected):
     op = ConvFilterGrad((1, 1), "SAME")
-    fn = decompose(function_of(op, (images, 5, 5, 2), (images, 5, 5, 3), (3, 3, 2, 3)))
+    x, dy = (images, height, 28, 2), (images, height, 28, 3)
+    fn = decompose(function_of(op, x, dy, (3, 3, 2, 3)))
     products = [n.op for n in fn.nodes if n.op.type_name == "FilterProduct"]
     assert [(p.parts, p.images[1]) for p in products] == expected
     assert sum(p.parts * p.images[1] for p in products) == images
@@ -69,10 +71,22 @@ def test_filter_gradient_is_summed_in_parts_of_the_batch(images, expected):
 
 
 def test_unknown_batches_are_summed_in_the_parts_of_known_ones():
-    unknown = batch_parts(Dim.symbol("N"))
-    for n in range(70):
-        here = [p for p in substituted(tuple(unknown), {"N": n}) if p[0] and p[1][1]]
-        assert here == (batch_parts(n) if n else [])
+    for windows in (63, 64):
+        unknown = batch_parts(Dim.symbol("N"), windows)
+        for n in range(70):
+            here = [p for p in substituted(tuple(unknown), {"N": n}) if p[0] and p[1][1]]
+            assert here == (batch_parts(n, windows) if n else [])
+
+
+@pytest.mark.parametrize("seen", [2, 3, 40])
+def test_parts_of_an_unknown_height_hold_for_some_heights(seen):
+    h = Dim.symbol("H")
+    with strictly({"H": seen}) as conditions:
+        parts = batch_parts(16, h * 28)
+    for height in range(1, 60):
+        if all(c.is_met({"H": height}) for c in conditions):
+            assert parts == batch_parts(16, height * 28)
+    assert all(c.is_met({"H": seen}) for c in conditions)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -102,7 +116,8 @@ def test_unknown_heights_decompose_where_nothing_depends_on_them():
             function_of(ConvInputGrad((1, 1), padding), y, w, x),
             function_of(ConvFilterGrad((1, 1), padding), x, y, w),
         ):
-            assert decompose(fn).outputs[0].type == fn.outputs[0].type
+            with strictly({"N": 2, "H": 9}):
+                assert decompose(fn).outputs[0].type == fn.outputs[0].type
     with pytest.raises(Unsupported, match="needs a known extent"):
         decompose(function_of(Conv((2, 2), "SAME"), x, w))
 

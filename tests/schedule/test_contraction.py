@@ -37,7 +37,7 @@ def chain(a, b):
 FORMS = [
     # m, k, n, transpose_a, transpose_b, a step that only this form has
     ((20, 40, 100), False, False, "reorder(k, i.i, j.i)"),  # in place
-    ((200, 1100, 300), False, False, "split(k, 2 blocks)"),
+    ((200, 1100, 300), False, False, "tile(i, j, 6, 64)"),
     ((700, 60, 300), False, False, "parallel(jt, band)"),  # few panels: bands of rows
     ((70, 200, 300), True, True, "cache_read(b, panel)"),
     ((30, 70, 300), False, False, "reorder(k, i.i, j.i)"),  # rows apart, but few passes
@@ -46,12 +46,13 @@ FORMS = [
     ((3, 37, 50), False, True, "cache_read(b, panel)"),
     ((20, 1, 300), False, True, "reorder(k, i.i, j.i)"),  # an outer product
     ((20, 2, 300), False, True, "cache_read(b, panel)"),
-    ((30, 1200, 300), False, False, "split(k, 2 blocks)"),
+    ((30, 1200, 300), False, False, "split(k, 3 blocks)"),
     ((2, 300, 4100), False, False, "split(k, 38 blocks)"),  # b streams from memory
     ((70, 200, 300), True, False, "cache_read(a, tile)"),
     ((70, 700, 300), True, False, "split(k, 2 blocks)"),
     ((70, 100, 1100), True, False, "cache_read(a, tile)"),
-    ((200, 400, 1100), True, False, "cache_read(a, band)"),  # blocked
+    ((200, 400, 1100), True, False, "cache_read(b, panel)"),  # many tiles along the rows
+    ((1100, 520, 100), True, False, "cache_read(a, band)"),  # blocked: terms pages apart
 ]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyflow import te
 from tinyflow.core.error import DTypeError, ShapeError
-from tinyflow.core.shape import is_static
+from tinyflow.core.shape import at_most, is_static
 from tinyflow.ops.base import Op, Sample, TensorType, ranged, require_same_dtype
 from tinyflow.ops.movement import prefer_int
 from tinyflow.ops.windows import (
@@ -31,8 +31,9 @@ from tinyflow.ops.windows import (
     to_last,
 )
 
-#: the most parts a filter gradient's sum over the batch is cut into
-PARTS = 8
+#: the most parts a filter gradient's sum over the batch is cut into, and the windows per image from
+#: which on it is: sums of fewer are short, and every part is a filter to write and to read again
+PARTS, WINDOWS = 8, 64
 LOWERED = "made by decompose, after differentiation"
 
 
@@ -172,18 +173,19 @@ class ConvProduct(Op):
         yield (x, x.astype(np.float64)), DTypeError
 
 
-def batch_parts(images: Any) -> list[tuple[Any, tuple[Any, Any]]]:
+def batch_parts(images: Any, windows: Any) -> list[tuple[Any, tuple[Any, Any]]]:
     """The parts of a sum over a batch: (how many, (first image, images of each)).
 
     PARTS parts, as equal as they can be: the longer ones, of one image more, come first. A function
     that an unknown extent can compute too, so that its sum has the order of a known one's.
 
-    >>> batch_parts(16), batch_parts(3), batch_parts(19)
-    ([(8, (0, 2))], [(3, (0, 1))], [(3, (0, 3)), (5, (9, 2))])
+    >>> batch_parts(16, 784), batch_parts(3, 784), batch_parts(19, 784), batch_parts(19, 49)
+    ([(8, (0, 2))], [(3, (0, 1))], [(3, (0, 3)), (5, (9, 2))], [(1, (0, 19))])
     """
-    each = images // PARTS
-    longer = images - each * PARTS
-    found = [(longer, (0, each + 1)), (PARTS - longer, (longer * (each + 1), each))]
+    parts = PARTS if at_most(WINDOWS, windows) else 1
+    each = images // parts
+    longer = images - each * parts
+    found = [(longer, (0, each + 1)), (parts - longer, (longer * (each + 1), each))]
     if type(images) is not int:
         return found
     return [(n, own) for n, own in found if n and own[1]] or [(1, (0, 0))]

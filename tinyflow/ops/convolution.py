@@ -24,7 +24,7 @@ from tinyflow.core.error import (
     TinyFlowError,
     Unsupported,
 )
-from tinyflow.core.shape import merge_shapes, show
+from tinyflow.core.shape import merge_shapes, show, size_of
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged, require_same_dtype
 from tinyflow.ops.conv_products import ConvProduct, FilterProduct, Interleave, batch_parts
 from tinyflow.ops.elementwise import add
@@ -463,7 +463,8 @@ class ConvFilterGrad(ConvOp):
         shape: Any = like.type.shape
         padded = self.padded(x, self.pads(x.type.shape, shape))
         groups, sums = self.groups(x.type, like.type), []
-        for parts, images in batch_parts(x.type.shape[0]):  # type: ignore[index]
+        windows = size_of([dy.type.shape[a] for a in spatial_axes(self.data_format)])  # type: ignore[index]
+        for parts, images in batch_parts(x.type.shape[0], windows):  # type: ignore[index]
             product = FilterProduct(
                 self.strides, self.dilations, self.data_format, groups, shape[:-2], parts, images
             )

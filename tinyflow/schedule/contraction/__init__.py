@@ -12,13 +12,14 @@ more. The forms::
 
     paired     small integers, two terms in an int32: both operands packed
     striped    narrow results: vectors run along k, or along the rows one stripe after the other
-    in_place   a and b are read where they are: filters of a convolution, small batches
+    in_place   a and b are read where they are: small batches
     long       the same, a block of terms for all tiles after the other
     thin       the same in wide tiles, for a result larger than the caches and a few terms
     streamed   one tile of rows: b comes from memory once, pages of a few of its rows at a time
-    row_tiles  tiles of a transposed a are packed on the stack, all panels of b pass each of them
+    row_tiles  tiles of a transposed a are packed on the stack, all panels of b pass each of them:
+               few of them, or updates of parameters
     panels     each task packs its panel of b on its stack, a block of terms at a time
-    blocked    both are packed beforehand: products larger than the caches of a transposed a
+    blocked    both are packed beforehand: a transposed a whose terms are pages apart
 """
 
 from __future__ import annotations
@@ -33,8 +34,14 @@ from tinyflow.schedule.contraction.direct import (
     thin,
 )
 from tinyflow.schedule.contraction.paired import packed_pairs, paired
-from tinyflow.schedule.contraction.panels import FAR, STACK_PANEL, lower_panels
-from tinyflow.schedule.contraction.problem import Problem, problem_of
+from tinyflow.schedule.contraction.panels import (
+    FAR,
+    STACK_PANEL,
+    TILES_PER_TASK,
+    in_wide_tiles,
+    lower_panels,
+)
+from tinyflow.schedule.contraction.problem import Problem, extent_of, problem_of
 from tinyflow.schedule.contraction.row_tiles import a_is_turned, lower_row_tiles
 from tinyflow.schedule.contraction.striped import lower_striped_rows, lower_striped_terms
 from tinyflow.schedule.lowering import GroupExpressions, LoweredKernel
@@ -47,8 +54,11 @@ __all__ = ["lower_dot"]
 FAR_PASSES = 48 * 1024
 #: Terms from which on a sum may be long.
 LONG_SUM = 1024
-#: Bytes of a row of b (a page) up to which packed tiles of a read it where it is.
-NEAR = 4096
+#: Tiles along the rows from which on packing a panel costs nothing beside them.
+MANY_USES = 128
+#: Bytes (a page) between the terms of a transposed a up to which, and number of terms below which,
+#: tiles read it where it is: beyond, its lines are too many for the cache's sets.
+NEAR, FAR_TERMS = 4096, 512
 
 
 def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
@@ -64,7 +74,7 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     if form == "blocked" and p.is_plain:
         return lower_blocked(p)
     if form in ("panels", "blocked"):
-        return [lower_panels(p)]
+        return [lower_panels(in_wide_tiles(p, target))]
     if form == "row_tiles" and len(p.row_axes) == 1 and p.rows <= p.lanes:
         return [lower_row_tiles(p, target)]
     if form == "streamed":
@@ -80,17 +90,24 @@ def _form_of(p: Problem, target: Target) -> str:
     row_bytes, apart = p.n * size, p.b_stride != 1 and p.n > 1
     if not p.k:
         return "in_place"
-    if is_thin(p, target):
+    # Updates of a parameter read and write several arrays, which is best done along their rows.
+    updates = len(p.x.results) > 1
+    if is_thin(p, target) and (updates or p.panel_uses < MANY_USES):
         return "thin"
     if a_is_turned(p) and not apart:
-        large = row_bytes > NEAR and p.k * row_bytes > half
-        return "blocked" if large and p.is_plain and p.m >= 4 * p.rows else "row_tiles"
+        if p.is_plain and p.k >= FAR_TERMS and (p.a_stride or 0) * size > NEAR:
+            return "blocked" if p.m >= 4 * p.rows else "row_tiles"
+        small = p.all_rows * row_bytes < half // 2 and extent_of(p.shared) % 2 == 0
+        if small and p.k >= 4 * LONG_SUM:
+            return "long"
+        return "row_tiles" if updates or p.panel_uses < TILES_PER_TASK else "panels"
     if p.panel_uses == 1 and not apart:
         return "streamed" if is_streamed(p, target) else "in_place"
     few_passes = p.k * p.width * size <= STACK_PANEL and p.panel_uses * row_bytes <= FAR_PASSES
-    # Updates of a parameter read and write several arrays, which is best done along their rows.
-    along_rows = len(p.x.results) > 1 and p.k * row_bytes <= half
+    along_rows = updates and p.k * row_bytes <= half
     if apart or (row_bytes >= FAR and not few_passes and not along_rows):
+        return "panels"
+    if not updates and p.panel_uses >= MANY_USES and p.k * p.width * size <= STACK_PANEL:
         return "panels"
     fits = p.k * (p.rows + p.width) * size <= half
     return "in_place" if fits or p.k < LONG_SUM else "long"

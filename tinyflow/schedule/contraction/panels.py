@@ -2,8 +2,8 @@
 
 Main function: ``lower_panels``. May import core, ir, contraction.tile and contraction.sums.
 
-For a b whose rows are pages apart, or whose columns are: a packed panel is one stream for all tiles
-along the rows, and it stays in the cache of the core that packed it.
+For a b whose rows are pages apart, or whose columns are, and for many tiles along the rows: a packed
+panel is one stream for all of them, and it stays in the cache of the core that packed it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
-from tinyflow.schedule.contraction.problem import Problem, extent_of, stride_along
+from tinyflow.schedule.contraction.problem import Problem, extent_of, in_tiles, stride_along
 from tinyflow.schedule.contraction.sums import Blocks, BlockSums, blocks_of, flat_index, in_bands
 from tinyflow.schedule.contraction.tile import LANE, VECTOR, over_tiles, tile_cases, tile_steps
 from tinyflow.schedule.grain import nest
 from tinyflow.schedule.lowering import LoweredKernel
+from tinyflow.schedule.targets import Target
 
 #: Bytes of a panel of b that a task packs for itself: half of what one stack may hold.
 STACK_PANEL = 128 * 1024
@@ -41,6 +42,10 @@ FAR = 1024
 EQUAL_TASKS = 16
 #: ... each has so many tiles along the rows to pay for packing a panel of its own.
 TILES_PER_TASK = 8
+
+#: Vectors per row of a tile that reads a packed panel, and how many times the elements of other
+#: tiles these may cover.
+WIDE, SPARE = 4, 1.02
 
 #: The packed panel at the summed axes' values and a column within it.
 PanelElement = Callable[[Sequence[Expr], Expr], Expr]
@@ -78,6 +83,18 @@ def lower_panels(p: Problem) -> LoweredKernel:
         steps.insert(0, f"split(k, {blocks.count} blocks)")
     axes = [*tasks, (band, bands), (s.var("all"), 1)]
     return over_tiles(p, (Alloc(panel, sums.repeat(pack + sweep)),), axes, steps, sums.scratch)
+
+
+def in_wide_tiles(p: Problem, target: Target) -> Problem:
+    """The problem in tiles of WIDE vectors, where these leave no more of themselves empty.
+
+    A row of the tile then takes fewer loads per fma, and a is read half as often; a packed panel
+    has the bandwidth for it.
+    """
+    if p.tuning.rows or p.tuning.vectors or p.vectors >= WIDE:
+        return p
+    wide = in_tiles(p, WIDE, target)
+    return wide if wide and wide.tile_elements <= SPARE * p.tile_elements else p
 
 
 def pack_row(

@@ -12,7 +12,7 @@ loops around the tiles: shared ones first (the batch of a batched product), then
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyflow.ir.loop.nodes import Buffer, Store
@@ -83,6 +83,11 @@ class Problem:
     @property
     def panels(self) -> int:
         return -(-self.n // self.width)
+
+    @property
+    def tile_elements(self) -> int:
+        """Elements that the tiles cover, those beyond the edges with them."""
+        return self.row_tiles * self.rows * self.panels * self.width
 
     @property
     def dtype(self) -> Any:
@@ -186,7 +191,7 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
         row_axes, row_loops, column_loops = [(row, m_extent)], column_loops, row_loops
     tuning = tuning_for(contraction_signature(a, b, own_axes, terms), target)
     vectors = tuning.vectors or _vectors(m_extent, n_extent, lanes, target.vector_registers)
-    most = tuning.rows or max(1, (target.vector_registers - vectors - 1) // vectors)
+    most = tuning.rows or most_rows(vectors, target)
     if row_loops and m_extent * 2 <= most and not striped:
         row_axes.insert(0, row_loops.pop())
         m_extent = extent_of(row_axes)
@@ -214,6 +219,18 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
         row_loops, column_loops, mapping, lanes, rows, vectors, b_stride, a_stride,
         swapped, striped, tuning, a_row_stride,
     )  # fmt: skip
+
+
+def in_tiles(p: Problem, vectors: int, target: Target) -> Problem | None:
+    """The problem in tiles of so many vectors per row; None if whole inner rows are too many."""
+    most = most_rows(vectors, target)
+    rows = _rows(p.row_axes, most)
+    return replace(p, vectors=vectors, rows=rows) if rows <= most else None
+
+
+def most_rows(vectors: int, target: Target) -> int:
+    """Rows of a tile whose accumulators fit into registers, with a row of b and a broadcast."""
+    return max(1, (target.vector_registers - vectors - 1) // vectors)
 
 
 def extent_of(axes: Axes) -> Any:
