@@ -2,8 +2,8 @@
 
 Main function: ``lower_panels``. May import core, ir, contraction.tile and contraction.sums.
 
-For a b whose rows are pages apart, or whose columns are, and for many tiles along the rows: a packed
-panel is one stream for all of them, and it stays in the cache of the core that packed it.
+For a b whose rows are pages apart, or whose columns are, and for many tiles along the rows: a
+packed panel is one stream for all of them, and stays in the cache of the core that packed it.
 """
 
 from __future__ import annotations
