@@ -38,6 +38,7 @@ from tinyflow.schedule.contraction.panels import (
     FAR,
     STACK_PANEL,
     TILES_PER_TASK,
+    WIDE,
     in_wide_tiles,
     lower_panels,
 )
@@ -92,7 +93,7 @@ def _form_of(p: Problem, target: Target) -> str:
         return "in_place"
     # Updates of a parameter read and write several arrays, which is best done along their rows.
     updates = len(p.x.results) > 1
-    if is_thin(p, target) and (updates or p.panel_uses < MANY_USES):
+    if is_thin(p, target) and (updates or p.n > WIDE * p.lanes):
         return "thin"
     if a_is_turned(p) and not apart:
         if p.is_plain and p.k >= FAR_TERMS and (p.a_stride or 0) * size > NEAR:

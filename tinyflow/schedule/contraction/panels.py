@@ -55,7 +55,7 @@ def lower_panels(p: Problem) -> LoweredKernel:
     """Each task packs its panel of b, a block of terms at a time, and sweeps all tiles along the
     rows, or a band of them where there are few panels."""
     i, j, band = s.var("it"), s.var("jt"), s.var("band")
-    blocks = blocks_of(p, min(p.tuning.kc or p.k, STACK_PANEL // (p.width * p.dtype.size_bytes)))
+    blocks = blocks_of(p, _most_terms(p))
     sums = BlockSums(p, blocks)
     local = [v for v, _ in blocks.inner]
     size = extent_of(list(zip(local, blocks.sizes, strict=True))) * p.width
@@ -89,12 +89,22 @@ def in_wide_tiles(p: Problem, target: Target) -> Problem:
     """The problem in tiles of WIDE vectors, where these leave no more of themselves empty.
 
     A row of the tile then takes fewer loads per fma, and a is read half as often; a packed panel
-    has the bandwidth for it.
+    has the bandwidth for it. Its blocks of terms are shorter: where that makes more of them, the
+    sums that wait for the next must be results, and fit the cache.
     """
     if p.tuning.rows or p.tuning.vectors or p.vectors >= WIDE:
         return p
     wide = in_tiles(p, WIDE, target)
-    return wide if wide and wide.tile_elements <= SPARE * p.tile_elements else p
+    if wide is None or wide.tile_elements > SPARE * p.tile_elements:
+        return p
+    sums_bytes = p.all_rows * wide.width * p.dtype.size_bytes
+    more_blocks = blocks_of(wide, _most_terms(wide)).count > blocks_of(p, _most_terms(p)).count
+    return p if more_blocks and not (p.bare and sums_bytes <= target.l2_bytes) else wide
+
+
+def _most_terms(p: Problem) -> int:
+    """Terms of a panel that a stack holds."""
+    return min(p.tuning.kc or p.k, STACK_PANEL // (p.width * p.dtype.size_bytes))
 
 
 def pack_row(
