@@ -95,6 +95,14 @@ def test_any_alignment(lanes, start):
     check(double(lanes, 96), [x, y], lanes=lanes, end=96 // lanes)
 
 
+def test_a_result_in_the_memory_of_an_input():
+    x = normal(960)
+    lanes = host_target().lanes
+    shared = x.copy()
+    compiled_kernel(double(lanes, 960))([shared, shared], (), 0, 960 // lanes)
+    np.testing.assert_array_equal(shared, x * 2)
+
+
 def test_the_instruction():
     text = assembly(double(host_target().lanes, 960))
     if host_target().triple.startswith("x86_64"):

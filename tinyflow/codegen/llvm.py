@@ -145,6 +145,9 @@ class KernelWriter(RegisterWriter):
             self.header.append(f"  %e{n} = load i64, ptr %x{n}, align 8")
             self.describe(extent)
             self.remember(extent, (f"%e{n}", 0, 0))
+        for n, buffer in enumerate(kernel.buffers):
+            if buffer.nontemporal:
+                self.find_apart(n)
         body = kernel.body
         if len(body) == 1 and isinstance(body[0], For) and body[0].kind == PARALLEL:
             loop = body[0]
@@ -165,6 +168,22 @@ class KernelWriter(RegisterWriter):
             "  ret void",
             "}",
         ]
+
+    def find_apart(self, n: int) -> None:
+        """Notes whether parameter ``n`` has memory of its own: a result may take that of an input,
+        whose lines are in the cache then."""
+        result = ""
+        for m in range(len(self.kernel.buffers)):
+            if m == n:
+                continue
+            own = f"%apart{n}.{m}"
+            self.header.append(f"  {own} = icmp ne ptr %p{n}, %p{m}")
+            if result:
+                self.header.append(f"  {own}.all = and i1 {result}, {own}")
+                own += ".all"
+            result = own
+        if result:
+            self.apart[self.kernel.buffers[n]] = result
 
     # --- statements -------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ class MemoryWriter(AddressWriter):
         self.extents: dict[Expr, Extent] = {}  # of open loops
         self.uses_zero = False
         self.stores_past_caches = False
+        self.apart: dict[Buffer, str] = {}  # whether a nontemporal buffer is no other one's memory
 
     # --- loads ------------------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class MemoryWriter(AddressWriter):
         if self.mask is None:
             store = f"store {ty} {ref}, ptr {address[0]}, align"
             if buffer.nontemporal and lanes * size in _WHOLE_STORES:
-                self.store_nontemporal(store, address[0], lanes * size, size)
+                self.store_nontemporal(buffer, store, address[0], lanes * size)
             else:
                 self.line(f"{store} {size}")
             return
@@ -168,21 +169,23 @@ class MemoryWriter(AddressWriter):
             f"call void @llvm.{name}({ty} {ref}, ptr align {size} {address[0]}, {vector} {mask})"
         )
 
-    def store_nontemporal(self, store: str, address: str, whole: int, size: int) -> None:
-        """A vector past the caches if it is aligned, as it must be.
+    def store_nontemporal(self, buffer: Buffer, store: str, address: str, whole: int) -> None:
+        """A vector past the caches if it is aligned, as it must be, and not read here, too.
 
         The answer is the same for every vector, so the branch costs nothing beside the memory.
         """
         number, level = self.number(), self.level
         bits = self.emit(level, f"ptrtoint ptr {address} to i64")
         low = self.emit(level, f"and i64 {bits}, {whole - 1}")
-        aligned = self.emit(level, f"icmp eq i64 {low}, 0")
-        self.line(f"br i1 {aligned}, label %past{number}, label %cached{number}")
+        past = self.emit(level, f"icmp eq i64 {low}, 0")
+        if buffer in self.apart:
+            past = self.emit(level, f"and i1 {past}, {self.apart[buffer]}")
+        self.line(f"br i1 {past}, label %past{number}, label %cached{number}")
         self.place_label(f"past{number}")
         self.line(f"{store} {whole}, !nontemporal !0")
         self.line(f"br label %stored{number}")
         self.place_label(f"cached{number}")
-        self.line(f"{store} {size}")
+        self.line(f"{store} {buffer.dtype.size_bytes}")
         self.line(f"br label %stored{number}")
         self.place_label(f"stored{number}")
         self.stores_past_caches = True

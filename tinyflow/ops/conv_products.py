@@ -31,9 +31,9 @@ from tinyflow.ops.windows import (
     to_last,
 )
 
-#: the most parts a filter gradient's sum over the batch is cut into, and the windows per image from
-#: which on it is: sums of fewer are short, and every part is a filter to write and to read again
-PARTS, WINDOWS = 8, 64
+#: the parts a filter gradient's sum over the batch is cut into. Each is a filter to write and to
+#: read again, so one of so many elements is summed in one, if images have no more windows than this
+PARTS, LARGE_FILTER, SHORT_SUM = 8, 1 << 18, 1024
 LOWERED = "made by decompose, after differentiation"
 
 
@@ -173,16 +173,18 @@ class ConvProduct(Op):
         yield (x, x.astype(np.float64)), DTypeError
 
 
-def batch_parts(images: Any, windows: Any) -> list[tuple[Any, tuple[Any, Any]]]:
+def batch_parts(images: Any, windows: Any, elements: Any) -> list[tuple[Any, tuple[Any, Any]]]:
     """The parts of a sum over a batch: (how many, (first image, images of each)).
 
+    windows: of an image, the terms that it adds.   elements: of the filter.
     PARTS parts, as equal as they can be: the longer ones, of one image more, come first. A function
     that an unknown extent can compute too, so that its sum has the order of a known one's.
 
-    >>> batch_parts(16, 784), batch_parts(3, 784), batch_parts(19, 784), batch_parts(19, 49)
-    ([(8, (0, 2))], [(3, (0, 1))], [(3, (0, 3)), (5, (9, 2))], [(1, (0, 19))])
+    >>> [batch_parts(n, 784, 576) for n in (16, 3, 19)] + [batch_parts(19, 49, 1 << 20)]
+    [[(8, (0, 2))], [(3, (0, 1))], [(3, (0, 3)), (5, (9, 2))], [(1, (0, 19))]]
     """
-    parts = PARTS if at_most(WINDOWS, windows) else 1
+    large = at_most(LARGE_FILTER, elements) and at_most(windows, SHORT_SUM)
+    parts = 1 if large else PARTS
     each = images // parts
     longer = images - each * parts
     found = [(longer, (0, each + 1)), (parts - longer, (longer * (each + 1), each))]

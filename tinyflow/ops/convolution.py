@@ -464,7 +464,7 @@ class ConvFilterGrad(ConvOp):
         padded = self.padded(x, self.pads(x.type.shape, shape))
         groups, sums = self.groups(x.type, like.type), []
         windows = size_of([dy.type.shape[a] for a in spatial_axes(self.data_format)])  # type: ignore[index]
-        for parts, images in batch_parts(x.type.shape[0], windows):  # type: ignore[index]
+        for parts, images in batch_parts(x.type.shape[0], windows, like.type.size):  # type: ignore[index]
             product = FilterProduct(
                 self.strides, self.dilations, self.data_format, groups, shape[:-2], parts, images
             )

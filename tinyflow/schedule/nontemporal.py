@@ -25,10 +25,15 @@ LEAST_SHARE = 8
 def with_nontemporal_results(one: LoweredKernel) -> LoweredKernel:
     """A kernel of more than the last cache with its large results marked.
 
-    Marked is a parameter that the kernel never reads, written in whole aligned vectors only.
+    Marked is a parameter that the kernel never reads, written in whole aligned vectors only. Not
+    what a contraction may write in place (an update): its lines are read just before, and the
+    choice that code generation leaves open would stand between the vectors of a tile.
     """
     kernel = one.kernel
     read = set(loop_visit.buffers_read(kernel.body))
+    if one.group is not None and one.group.kind == "dot":
+        places = dict(zip(one.arguments, kernel.buffers, strict=True))
+        read.update(places[result] for _, result in one.in_place)
     whole = _stored_whole(kernel.body, (), {})
     least = one.bytes // LEAST_SHARE
     found = [b for b in kernel.buffers if b not in read and whole.get(b) and _is_large(b, least)]

@@ -39,7 +39,9 @@ from tinyflow.schedule.contraction.panels import (
     STACK_PANEL,
     TILES_PER_TASK,
     WIDE,
+    in_single_vectors,
     in_wide_tiles,
+    is_passing,
     lower_panels,
 )
 from tinyflow.schedule.contraction.problem import Problem, extent_of, problem_of
@@ -75,7 +77,7 @@ def lower_dot(x: GroupExpressions, target: Target) -> list[LoweredKernel]:
     if form == "blocked" and p.is_plain:
         return lower_blocked(p)
     if form in ("panels", "blocked"):
-        return [lower_panels(in_wide_tiles(p, target))]
+        return [lower_panels(in_single_vectors(p) if is_passing(p) else in_wide_tiles(p, target))]
     if form == "row_tiles" and len(p.row_axes) == 1 and p.rows <= p.lanes:
         return [lower_row_tiles(p, target)]
     if form == "streamed":

@@ -9,6 +9,7 @@ packed panel is one stream for all of them, and stays in the cache of the core t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import (
@@ -43,6 +44,9 @@ EQUAL_TASKS = 16
 #: ... each has so many tiles along the rows to pay for packing a panel of its own.
 TILES_PER_TASK = 8
 
+#: Rows up to which a product with a b that is apart is bound by memory, the squares of b that are
+#: turned before they are used, and those between a hint and what it is for.
+FEW_ROWS, PASSING_SQUARES, AHEAD_SQUARES = 4, 4, 4
 #: Vectors per row of a tile that reads a packed panel, and how many times the elements of other
 #: tiles these may cover.
 WIDE, SPARE = 4, 1.02
@@ -83,6 +87,19 @@ def lower_panels(p: Problem) -> LoweredKernel:
         steps.insert(0, f"split(k, {blocks.count} blocks)")
     axes = [*tasks, (band, bands), (s.var("all"), 1)]
     return over_tiles(p, (Alloc(panel, sums.repeat(pack + sweep)),), axes, steps, sums.scratch)
+
+
+def is_passing(p: Problem) -> bool:
+    """Whether a b whose columns are apart is read once, for a few rows: memory is the work."""
+    return p.panel_uses == 1 and p.m <= FEW_ROWS and p.b_stride != 1 and p.n > 1
+
+
+def in_single_vectors(p: Problem) -> Problem:
+    """The problem a vector of columns at a time, so that few streams of b come from memory, and a
+    few squares of them: turning them hides behind the way there."""
+    if p.tuning.vectors or p.tuning.kc:
+        return p
+    return replace(p, vectors=1, tuning=replace(p.tuning, kc=PASSING_SQUARES * p.lanes))
 
 
 def in_wide_tiles(p: Problem, target: Target) -> Problem:
@@ -165,8 +182,11 @@ def turn_panel(
     apart = p.b_stride or 0
     turn = Call("transpose", (panel, place, s.index(p.width), first.attr, first.args[0],
                               s.index(apart), s.index(lanes)))  # fmt: skip
-    squares: Body = (For(vector, p.vectors, SERIAL, (turn,)),)
-    body: Body = (For(square, plain(here // lanes), SERIAL, squares),)
+    ahead = first.args[0] + AHEAD_SQUARES * lanes
+    asked = [Call("prefetch_read", (first.attr, ahead + row * apart)) for row in range(lanes)]
+    # Along a row of memory first: as many streams as a square has rows, each as long as the block.
+    squares: Body = (For(square, plain(here // lanes), SERIAL, (*asked, turn)),)
+    body: Body = (For(vector, p.vectors, SERIAL, squares),)
     if not (isinstance(extent, int) and extent % lanes == 0):
         tail = s.var("kt")
         terms, local = at(here // lanes * lanes + tail)
