@@ -52,6 +52,8 @@ def scaled_softmax(x):
         (ops.softmax, (64, 250), []),  # rows do not start at a vector
         (scaled_softmax, (64, 256), ["out1"]),  # but not one number per row
         (lambda x: ops.reduce_sum(x, axis=0), (128, 256), []),
+        (ops.transpose, (128, 256), []),  # squares turned in registers
+        (ops.transpose, (128, 250), []),
     ],
 )
 def test_which_results(small_cache, build, shape, names):
@@ -61,7 +63,11 @@ def test_which_results(small_cache, build, shape, names):
     assert not {("prefetch", name) for name in names} & hints_of(function)
 
 
-@pytest.mark.parametrize("build", [ops.tanh, ops.softmax, scaled_softmax])
+def both_ways(x):
+    return ops.transpose(x), ops.negative(x)
+
+
+@pytest.mark.parametrize("build", [ops.tanh, ops.softmax, scaled_softmax, both_ways])
 def test_values_do_not_change(monkeypatch, small_cache, build):
     x = normal(96, 320)
     function = test_auto.compiled(build, x)

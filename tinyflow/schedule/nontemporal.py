@@ -13,7 +13,7 @@ import math
 from dataclasses import replace
 
 from tinyflow.ir.loop import visit as loop_visit
-from tinyflow.ir.loop.nodes import VECTORIZE, Body, Buffer, Call, For, Stmt, Store
+from tinyflow.ir.loop.nodes import HINTS, VECTORIZE, Body, Buffer, Call, For, Stmt, Store
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.schedule.lowering import LoweredKernel
@@ -40,11 +40,12 @@ def with_nontemporal_results(one: LoweredKernel) -> LoweredKernel:
     if not found:
         return one
     marked = {b: replace(b, nontemporal=True) for b in found}
-    hinted = {(b,) for b in found}
 
     def without_hint(stmt: Stmt) -> Stmt | Body:
         """Asking for the line of a later store would read it."""
-        return () if isinstance(stmt, Call) and stmt.arguments[:1] in hinted else stmt
+        if isinstance(stmt, Call) and stmt.function in HINTS and stmt.arguments:
+            return () if stmt.arguments[0] in marked else stmt
+        return stmt
 
     body = loop_visit.map_statements(kernel.body, without_hint)
     body = loop_visit.substitute_buffers(body, marked)
@@ -67,11 +68,13 @@ def _is_large(buffer: Buffer, least: int) -> bool:
 def _stored_whole(
     body: Body, loops: tuple[For, ...], found: dict[Buffer, bool]
 ) -> dict[Buffer, bool]:
-    """For each buffer that is stored to, whether all stores are of whole aligned vectors."""
+    """For each buffer that is written, whether it is by stores of whole aligned vectors only."""
     for stmt in body:
         if isinstance(stmt, Store):
             whole = len(stmt.indices) == 1 and _is_whole(stmt.indices[0], loops)
             found[stmt.buffer] = whole and found.get(stmt.buffer, True)
+        elif isinstance(stmt, Call):
+            found.update(dict.fromkeys(loop_visit.buffers_written((stmt,)), False))
         inside = (*loops, stmt) if isinstance(stmt, For) else loops
         for inner in loop_visit.bodies(stmt):
             _stored_whole(inner, inside, found)
