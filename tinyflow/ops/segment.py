@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyflow.core.dtype import DType, int32
 from tinyflow.core.error import DTypeError, ShapeError
+from tinyflow.core.titled import titled
 from tinyflow.ir.loop.nodes import Buffer, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
@@ -44,7 +45,8 @@ __all__ = [
 class SegmentFold(UnsortedSegmentSum, abstract=True):
     """y[k, b] = fold of values[i, b] over the i with ids[i] = k, starting from ``start``.
 
-    Negative ids are left out. Errors: as UnsortedSegmentSum
+    values: number[i..., b...]    ids: integer[i...], negative ones are left out
+    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
     """
 
     function: ClassVar[Any] = None
@@ -88,7 +90,10 @@ class SegmentFold(UnsortedSegmentSum, abstract=True):
 
 @dataclass(frozen=True)
 class SegmentExtremum(SegmentFold, abstract=True):
-    """The largest or smallest element per segment; elements that tie share the gradient."""
+    """The largest or smallest element per segment. See SegmentFold.
+
+    Gradient: dy[k, b], shared by the elements that equal y[k, b]
+    """
 
     def vjp(self, dz: Value, z: Value, values: Value, segment_ids: Value) -> tuple[Any, ...]:
         rows = maximum(segment_ids, 0)
@@ -103,9 +108,7 @@ class SegmentExtremum(SegmentFold, abstract=True):
 class UnsortedSegmentMax(SegmentExtremum):
     """y[k, b] = max of values[i, b] over the i with ids[i] = k; the dtype's lowest for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
-    Gradient: dy[k, b], shared by the elements that equal y[k, b]
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
+    Inputs, gradient and errors: see SegmentExtremum.
     """
 
     function = np.maximum
@@ -119,9 +122,7 @@ class UnsortedSegmentMax(SegmentExtremum):
 class UnsortedSegmentMin(SegmentExtremum):
     """y[k, b] = min of values[i, b] over the i with ids[i] = k; the dtype's highest for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
-    Gradient: dy[k, b], shared by the elements that equal y[k, b]
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
+    Inputs, gradient and errors: see SegmentExtremum.
     """
 
     function = np.minimum
@@ -135,9 +136,8 @@ class UnsortedSegmentMin(SegmentExtremum):
 class UnsortedSegmentProd(SegmentFold):
     """y[k, b] = product of values[i, b] over the i with ids[i] = k; 1 for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
+    Inputs and errors: see SegmentFold.
     Gradient: dy[k, b] times the product of the other elements of the segment, zeros included
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
     """
 
     function = np.multiply
@@ -169,19 +169,19 @@ def _like_rows(flags: Value, values: Value) -> Value:
     return flags
 
 
-def _segment_function(op_class: type[SegmentFold]) -> Any:
+def _segment_function(name: str, op_class: type[SegmentFold]) -> Any:
+    @titled(name, f"See {op_class.__name__}.")
     def function(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Any:
         return emit_shaped(
             op_class(0), "num_segments", num_segments, data, segment_ids, node_name=name
         )
 
-    function.__doc__ = f"See {op_class.__name__}."
     return function
 
 
-unsorted_segment_max = _segment_function(UnsortedSegmentMax)
-unsorted_segment_min = _segment_function(UnsortedSegmentMin)
-unsorted_segment_prod = _segment_function(UnsortedSegmentProd)
+unsorted_segment_max = _segment_function("unsorted_segment_max", UnsortedSegmentMax)
+unsorted_segment_min = _segment_function("unsorted_segment_min", UnsortedSegmentMin)
+unsorted_segment_prod = _segment_function("unsorted_segment_prod", UnsortedSegmentProd)
 
 
 def _sizes(data: Value, segment_ids: Value, num_segments: Any) -> Value:

@@ -14,6 +14,7 @@ import numpy as np
 from tinyflow.core.dtype import as_dtype, float32, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
 from tinyflow.core.shape import normalize_axis
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.convert import convert_to_tensor, extents, graph_of, scoped, tensor
 from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.frontends.tf1.tensor_shape import TensorShape
@@ -390,20 +391,19 @@ def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
     return cast_op(x, as_dtype(dtype), name or "Cast")
 
 
-def _converter(dtype_name: str, default: str) -> Any:
+def _converter(function_name: str, dtype_name: str, default: str) -> Any:
+    @titled(function_name, f"``tf.cast(x, tf.{dtype_name})``.")
     def convert(x: Any, name: str = default) -> Any:
         return cast(x, dtype_name, name)
 
-    convert.__name__ = default
-    convert.__doc__ = f"``tf.cast(x, tf.{dtype_name})``."
     return convert
 
 
-to_float = _converter("float32", "ToFloat")
-to_double = _converter("float64", "ToDouble")
-to_int32 = _converter("int32", "ToInt32")
-to_int64 = _converter("int64", "ToInt64")
-to_bfloat16 = _converter("bfloat16", "ToBFloat16")
+to_float = _converter("to_float", "float32", "ToFloat")
+to_double = _converter("to_double", "float64", "ToDouble")
+to_int32 = _converter("to_int32", "int32", "ToInt32")
+to_int64 = _converter("to_int64", "int64", "ToInt64")
+to_bfloat16 = _converter("to_bfloat16", "bfloat16", "ToBFloat16")
 
 
 @scoped("saturate_cast")

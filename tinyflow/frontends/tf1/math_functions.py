@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyflow.core.dtype import as_dtype, int64
 from tinyflow.core.error import AxisError, InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import cast, one_of, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.frontends.tf1.elements import Tensor
@@ -199,6 +200,9 @@ def _reserve_axes(graph: Any, x: Any, axis: Any) -> None:
 
 
 def _reduction(function: Callable[..., Any], doc: str) -> Callable[..., Any]:
+    over = " over ``axis`` (2016: ``reduction_indices``), over all without it."
+
+    @titled(function.__name__, doc + over)
     def reduce(
         input_tensor: Any, axis: Any = None, keepdims: bool | None = None,
         name: str | None = None, reduction_indices: Any = None, keep_dims: bool | None = None,
@@ -215,9 +219,6 @@ def _reduction(function: Callable[..., Any], doc: str) -> Callable[..., Any]:
                 _hint_inner_reduction(error, x)
                 raise
 
-    reduce.__name__ = function.__name__
-    reduce.__qualname__ = function.__name__
-    reduce.__doc__ = doc + " over ``axis`` (2016: ``reduction_indices``), over all without it."
     return reduce
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tinyflow.core.dtype import as_dtype, bool_, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
 from tinyflow.core.shape import Dim
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import cast, one_of, static_int, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.ir.graph.builder import emit
@@ -41,11 +42,13 @@ from tinyflow.ops.shape import symbolic_value
 
 def _unsorted(function: Callable[..., Any], default: str) -> Callable[..., Any]:
     @scoped(default)
+    @titled(
+        function.__name__, f"{default}: rows of ``data`` that share a segment id, in any order."
+    )
     def unsorted(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Any:
         ids = tensor(segment_ids, "segment_ids")
         return function(tensor(data, "data"), ids, num_segments, name=name)
 
-    unsorted.__doc__ = f"{default}: rows of ``data`` that share a segment id, in any order."
     return unsorted
 
 
@@ -60,6 +63,10 @@ def _sorted(function: Callable[..., Any], default: str, fill_zero: bool) -> Call
     """fill_zero: segments without rows are 0, unlike those of the unsorted function."""
 
     @scoped(default)
+    @titled(
+        function.__name__.removeprefix("unsorted_"),
+        f"{default}: rows of ``data`` by ascending segment ids, gaps included.",
+    )
     def over_segments(data: Any, segment_ids: Any, name: str | None = None) -> Any:
         data, ids = tensor(data, "data"), tensor(segment_ids, "segment_ids")
         count = _segment_count(ids)
@@ -71,7 +78,6 @@ def _sorted(function: Callable[..., Any], default: str, fill_zero: bool) -> Call
             rows = expand_dims(rows, -1)
         return select(greater(rows, 0), found, 0, name=name)
 
-    over_segments.__doc__ = f"{default}: rows of ``data`` by ascending segment ids, gaps included."
     return over_segments
 
 
