@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError, Unsupported
+from tinyflow.core.order import producers_first
 from tinyflow.core.source import user_frame
 from tinyflow.ir.loop import visit
 from tinyflow.ir.loop.nodes import (
@@ -260,16 +261,7 @@ class StageSchedule(Schedule):
 
 def _in_order(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Everything the outputs are computed from, inputs before users."""
-    done: dict[Tensor, None] = {}
-    stack = [(t, False) for t in reversed(outputs)]
-    while stack:
-        tensor, ready = stack.pop()
-        if ready:
-            done[tensor] = None
-        elif tensor not in done:
-            stack.append((tensor, True))
-            stack.extend((t, False) for t in reversed(tensor.op.input_tensors))
-    return list(done)
+    return producers_first(outputs, lambda tensor: tensor.op.input_tensors)
 
 
 def create_schedule(ops: Any) -> StageSchedule:
