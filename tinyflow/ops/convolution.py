@@ -21,10 +21,9 @@ from tinyflow.core.error import (
     DTypeError,
     InvalidArgumentError,
     ShapeError,
-    TinyFlowError,
     Unsupported,
 )
-from tinyflow.core.shape import merge_shapes, show
+from tinyflow.core.shape import show
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged, require_same_dtype
 from tinyflow.ops.conv_products import ConvProduct, FilterProduct, Interleave, batch_parts
 from tinyflow.ops.elementwise import add
@@ -42,6 +41,7 @@ from tinyflow.ops.windows import (
     output_extent,
     pad_pair,
     padding_of,
+    require_shape,
     spatial_axes,
     to_last,
 )
@@ -374,13 +374,9 @@ def _difference(a: Any, b: Any) -> int:
 def _check_output(wanted: TensorType, dy: TensorType) -> None:
     """Errors: DTypeError, ShapeError when ``dy`` is no result of the convolution."""
     require_same_dtype(wanted, dy)
-    try:
-        merge_shapes(wanted.shape, dy.shape)
-    except TinyFlowError:
-        raise ShapeError(
-            f"{show(dy.shape)} is not the convolution's result",
-            expected=f"a tensor of shape {show(wanted.shape)}",
-        ) from None
+    require_shape(
+        dy, wanted, f"{show(dy.shape)} is not the convolution's result", "a tensor of shape"
+    )
 
 
 @dataclass(frozen=True)
