@@ -228,7 +228,6 @@ from tinyflow.ops.shape import (
 )
 from tinyflow.ops.slicing import (
     slice_,
-    strided_slice,
 )
 from tinyflow.ops.sorting import (
     argsort,
@@ -258,6 +257,9 @@ from tinyflow.ops.state import (
     is_variable_initialized,
     read_variable,
     scatter,
+)
+from tinyflow.ops.strided import (
+    strided_slice,
 )
 
 __all__ = [

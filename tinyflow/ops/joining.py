@@ -18,7 +18,8 @@ from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import merge_dim, normalize_axis, opaque, show
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, require_same_dtype
 from tinyflow.ops.movement import floats, prefer_int
-from tinyflow.ops.slicing import Slice, get_item
+from tinyflow.ops.python_index import get_item
+from tinyflow.ops.slicing import Slice
 
 
 def _chosen(index: Any, elements: Sequence[Any], starts: Sequence[Any]) -> Any:

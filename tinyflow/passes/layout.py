@@ -34,7 +34,8 @@ from tinyflow.ops.normalization import FusedBatchNorm
 from tinyflow.ops.padding import MirrorPad, MirrorPadGrad, Pad, PadGrad
 from tinyflow.ops.pool_windows import PoolOp
 from tinyflow.ops.reduction import L2Loss, Reduction
-from tinyflow.ops.slicing import Slice, StridedSlice
+from tinyflow.ops.slicing import Slice
+from tinyflow.ops.strided import StridedSlice
 from tinyflow.ops.windows import FORMATS, channels_first
 from tinyflow.passes.base import graph_pass
 from tinyflow.passes.fusion.cost import elements, size_bytes

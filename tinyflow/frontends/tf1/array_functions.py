@@ -20,7 +20,18 @@ from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.frontends.tf1.tensor_shape import TensorShape
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Value
-from tinyflow.ops import creation, indexing, joining, logical, movement, padding, sequence, slicing
+from tinyflow.ops import (
+    creation,
+    indexing,
+    joining,
+    logical,
+    movement,
+    padding,
+    python_index,
+    sequence,
+    slicing,
+    strided,
+)
 from tinyflow.ops import placeholder as placeholder_ops
 from tinyflow.ops import shape as shape_ops
 from tinyflow.ops.convert import cast as cast_op
@@ -300,7 +311,7 @@ def strided_slice(
     var: Any = None, name: str | None = None,
 ) -> Any:  # fmt: skip
     """``input_[begin:end:strides]`` with masks."""
-    return slicing.strided_slice(
+    return strided.strided_slice(
         tensor(input_, "input"), begin, end, strides, begin_mask, end_mask, ellipsis_mask,
         new_axis_mask, shrink_axis_mask, name,
     )  # fmt: skip
@@ -309,7 +320,7 @@ def strided_slice(
 @scoped("strided_slice")
 def get_item(x: Any, index: Any, name: str | None = None) -> Any:
     """``x[index]``."""
-    return slicing.get_item(x, index, name)
+    return python_index.get_item(x, index, name)
 
 
 @scoped("Pad")
