@@ -22,8 +22,9 @@ from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Effect, Function, Node, Op, Value
 from tinyflow.ir.graph.visit import bind, map_controls, remap, result_values
 from tinyflow.ops.base import Binary, Unary
+from tinyflow.ops.conv_grads import ConvFilterGrad, ConvInputGrad
 from tinyflow.ops.convert import Cast
-from tinyflow.ops.convolution import Conv, ConvFilterGrad, ConvInputGrad, ConvOp
+from tinyflow.ops.convolution import Conv, ConvOp
 from tinyflow.ops.creation import FilledLike
 from tinyflow.ops.elementwise import AddN
 from tinyflow.ops.joining import ConcatPart, ConcatV2

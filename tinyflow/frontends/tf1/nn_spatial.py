@@ -13,7 +13,7 @@ from tinyflow.core.error import InvalidArgumentError, Unsupported
 from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import one_of
 from tinyflow.frontends.tf1.convert import extents, graph_of, scoped, tensor
-from tinyflow.ops import convolution, creation, movement, normalization
+from tinyflow.ops import conv_grads, convolution, creation, movement, normalization
 from tinyflow.ops.activation import relu
 from tinyflow.ops.convert import cast, stop_gradient
 from tinyflow.ops.elementwise import divide, multiply, negative, squared_difference
@@ -198,7 +198,7 @@ def _conv_transpose(
         own = attributes(dims, strides, padding, dilations, data_format)
         dy, filter = tensor(dy, "value"), tensor(filter, "filter")
         like = creation.zeros(extents(output_shape), dy.dtype, name="output_shape")
-        return convolution.conv_input_grad(dy, filter, like, *own, name=scope)
+        return conv_grads.conv_input_grad(dy, filter, like, *own, name=scope)
 
 
 def conv1d_transpose(
@@ -254,7 +254,7 @@ def conv2d_backprop_filter(
     input, dy = tensor(input), tensor(out_backprop)
     like = creation.zeros(extents(filter_sizes), input.dtype, name="filter_sizes")
     own = attributes(2, strides, padding, dilations, data_format)
-    return convolution.conv_filter_grad(input, dy, like, *own, name=name)
+    return conv_grads.conv_filter_grad(input, dy, like, *own, name=name)
 
 
 def fused_batch_norm(
