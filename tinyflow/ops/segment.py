@@ -24,8 +24,8 @@ from tinyflow.ops.convert import cast
 from tinyflow.ops.elementwise import divide, maximum, multiply, sqrt
 from tinyflow.ops.indexing import (
     UnsortedSegmentSum,
-    _require_inside,
     gather,
+    require_inside,
     segment_loops,
     unsorted_segment_sum,
 )
@@ -59,7 +59,7 @@ class SegmentFold(UnsortedSegmentSum, abstract=True):
     def reference(self, values: Any, segment_ids: Any) -> Any:
         ids, values = np.asarray(segment_ids), np.asarray(values)
         kept = ids >= 0
-        _require_inside(ids[kept], self.num_segments, self.type_name)
+        require_inside(ids[kept], self.num_segments, self.type_name)
         shape = (self.num_segments, *np.shape(values)[ids.ndim :])
         y = np.full(shape, self.start(TensorType(values.dtype).dtype), values.dtype)
         type(self).function.at(y, ids[kept], values[kept])

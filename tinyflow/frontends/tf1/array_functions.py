@@ -361,16 +361,6 @@ def one_hot(
     return indexing.one_hot(indices, depth, on_value, off_value, axis, dtype, name)
 
 
-@scoped("UnsortedSegmentSum")
-def unsorted_segment_sum(
-    data: Any, segment_ids: Any, num_segments: Any, name: str | None = None
-) -> Any:
-    """Sums of the rows that share a segment id."""
-    return indexing.unsorted_segment_sum(
-        tensor(data, "data"), tensor(segment_ids, "segment_ids"), num_segments, name
-    )
-
-
 # ---------------------------------------------------------------------- choosing, converting
 
 

@@ -52,6 +52,7 @@ def _unsorted(function: Callable[..., Any], default: str) -> Callable[..., Any]:
     return unsorted
 
 
+unsorted_segment_sum = _unsorted(indexing.unsorted_segment_sum, "UnsortedSegmentSum")
 unsorted_segment_max = _unsorted(segment.unsorted_segment_max, "UnsortedSegmentMax")
 unsorted_segment_min = _unsorted(segment.unsorted_segment_min, "UnsortedSegmentMin")
 unsorted_segment_prod = _unsorted(segment.unsorted_segment_prod, "UnsortedSegmentProd")
