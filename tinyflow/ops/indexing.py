@@ -23,7 +23,7 @@ from tinyflow.ir.scalar.nodes import INDEX_OUT_OF_RANGE, Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.loop_nests import accumulate_rows
-from tinyflow.ops.movement import expand_dims, floats, transpose
+from tinyflow.ops.movement import add_last_axes, floats, transpose
 
 
 def checked_position(index: Expr, extent: Any) -> Expr:
@@ -269,8 +269,7 @@ class UnsortedSegmentSum(Op):
 
         taken = gather(dz, maximum(segment_ids, 0))
         kept = greater_equal(segment_ids, 0)
-        for _ in range((taken.type.rank or 0) - (kept.type.rank or 0)):
-            kept = expand_dims(kept, -1)
+        kept = add_last_axes(kept, (taken.type.rank or 0) - (kept.type.rank or 0))
         return select(kept, taken, 0), None
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:

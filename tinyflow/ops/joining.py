@@ -32,6 +32,14 @@ def _chosen(index: Any, elements: Sequence[Any], starts: Sequence[Any]) -> Any:
     return te.select(index < starts[half], first, _chosen(index, elements[half:], starts[half:]))
 
 
+def _known_shapes(values: Sequence[TensorType]) -> list[Any]:
+    """Errors: InvalidArgumentError without values, DTypeError for values that differ."""
+    if not values:
+        raise InvalidArgumentError("needs at least one value", expected="one or more values")
+    require_same_dtype(*values)
+    return [v.shape for v in values if v.shape is not None]
+
+
 @dataclass(frozen=True)
 class ConcatV2(Op):
     """y = the values one after the other along ``axis``.
@@ -45,10 +53,7 @@ class ConcatV2(Op):
     onnx = "Concat"
 
     def infer(self, *values: TensorType) -> TensorType:
-        if not values:
-            raise InvalidArgumentError("needs at least one value", expected="one or more values")
-        require_same_dtype(*values)
-        known = [v.shape for v in values if v.shape is not None]
+        known = _known_shapes(values)
         if not known:
             return values[0]
         axis = normalize_axis(self.axis, len(known[0]))
@@ -222,10 +227,7 @@ class Pack(Op):
     axis: int = 0
 
     def infer(self, *values: TensorType) -> TensorType:
-        if not values:
-            raise InvalidArgumentError("needs at least one value", expected="one or more values")
-        require_same_dtype(*values)
-        known = [v.shape for v in values if v.shape is not None]
+        known = _known_shapes(values)
         if not known:
             return values[0]
         merged = list(known[0])

@@ -31,7 +31,7 @@ from tinyflow.ops.indexing import (
 )
 from tinyflow.ops.logical import logical_and, select
 from tinyflow.ops.loop_nests import nest
-from tinyflow.ops.movement import expand_dims
+from tinyflow.ops.movement import add_last_axes
 from tinyflow.ops.sorting import argsort
 
 __all__ = [
@@ -163,10 +163,8 @@ class UnsortedSegmentProd(SegmentFold):
 
 
 def _like_rows(flags: Value, values: Value) -> Value:
-    """Flags per row with an axis of 1 for every further axis of ``values``."""
-    for _ in range((values.type.rank or 0) - (flags.type.rank or 0)):
-        flags = expand_dims(flags, -1)
-    return flags
+    """Numbers per row with an axis of 1 for every further axis of ``values``."""
+    return add_last_axes(flags, (values.type.rank or 0) - (flags.type.rank or 0))
 
 
 def _segment_function(name: str, op_class: type[SegmentFold]) -> Any:
@@ -190,9 +188,7 @@ def _sizes(data: Value, segment_ids: Value, num_segments: Any) -> Value:
 
     count = unsorted_segment_sum(ones_like(segment_ids, data.dtype), segment_ids, num_segments)
     wide = (data.type.rank or 0) - (segment_ids.type.rank or 0)
-    for _ in range(wide):
-        count = expand_dims(count, -1)
-    return maximum(count, 1)  # type: ignore[no-any-return]
+    return maximum(add_last_axes(count, wide), 1)  # type: ignore[no-any-return]
 
 
 def unsorted_segment_mean(

@@ -322,26 +322,22 @@ def norm(
     return power(total, 1.0 / ord, name=name)
 
 
-def argmax(
-    input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
-    output_type: Any = int64,
-) -> Any:  # fmt: skip
-    """The position of the largest element along ``axis`` (2016: ``dimension``)."""
-    axis = one_of(axis, dimension, "axis", "dimension", "argmax")
-    return position.argmax(
-        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax"
+def _position(function: Callable[..., Any], default: str, what: str) -> Callable[..., Any]:
+    @titled(
+        function.__name__, f"The position of {what} along ``axis`` (2016: ``dimension``)."
     )
+    def where(
+        input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
+        output_type: Any = int64,
+    ) -> Any:  # fmt: skip
+        axis = one_of(axis, dimension, "axis", "dimension", function.__name__)
+        return function(tensor(input), 0 if axis is None else axis, output_type, name or default)
+
+    return where
 
 
-def argmin(
-    input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
-    output_type: Any = int64,
-) -> Any:  # fmt: skip
-    """The position of the smallest element along ``axis``."""
-    axis = one_of(axis, dimension, "axis", "dimension", "argmin")
-    return position.argmin(
-        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin"
-    )
+argmax = _position(position.argmax, "ArgMax", "the largest element")
+argmin = _position(position.argmin, "ArgMin", "the smallest element")
 
 
 def stop_gradient(input: Any, name: str | None = None) -> Any:

@@ -287,9 +287,7 @@ def per_channel(x: Any, values: Any, data_format: str) -> Any:
     """One number per channel in a shape that broadcasts against x."""
     if not channels_first(data_format):
         return values
-    for _ in range((x.type.rank or len(data_format)) - 2):
-        values = movement.expand_dims(values, -1)
-    return values
+    return movement.add_last_axes(values, (x.type.rank or len(data_format)) - 2)
 
 
 def batch_normalization(

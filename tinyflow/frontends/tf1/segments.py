@@ -33,7 +33,7 @@ from tinyflow.ops.creation import constant_value, ones_like, zeros, zeros_like
 from tinyflow.ops.elementwise import maximum, minimum
 from tinyflow.ops.joining import concat as joined
 from tinyflow.ops.logical import logical_and, select
-from tinyflow.ops.movement import expand_dims, reshape
+from tinyflow.ops.movement import add_last_axes, expand_dims, reshape
 from tinyflow.ops.reduction import reduce_all, reduce_max, reduce_sum
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape as shape_of
@@ -75,8 +75,7 @@ def _sorted(function: Callable[..., Any], default: str, fill_zero: bool) -> Call
             return function(data, ids, count, name=name)
         rows = indexing.unsorted_segment_sum(ones_like(ids), ids, count)
         found = function(data, ids, count)
-        for _ in range((data.type.rank or 1) - 1):
-            rows = expand_dims(rows, -1)
+        rows = add_last_axes(rows, (data.type.rank or 1) - 1)
         return select(greater(rows, 0), found, 0, name=name)
 
     return over_segments
