@@ -13,7 +13,6 @@ import numpy as np
 
 from tinyflow.core.dtype import as_dtype, float32, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
-from tinyflow.core.shape import normalize_axis
 from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.convert import convert_to_tensor, extents, graph_of, scoped, tensor
 from tinyflow.frontends.tf1.graph import get_default_graph
@@ -455,7 +454,3 @@ def static_int(value: Any, argument: str) -> int:
             f"{argument} must be an integer, got {value!r}",
             hint="the arguments may be in the wrong order" if isinstance(value, list) else None,
         ) from None
-
-
-def check_axis(axis: int, rank_of_input: int) -> int:
-    return normalize_axis(axis, rank_of_input)
