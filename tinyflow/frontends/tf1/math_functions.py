@@ -165,11 +165,10 @@ def _beside(literal: Any, other: Any, name: str) -> Any:
     return convert_to_tensor(literal, other.dtype if typed and not known else None, name)
 
 
+@scoped("Tensordot")
 def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Any:
     """Products summed over pairs of dimensions."""
-    graph = graph_of(a, b)
-    with graph.as_default(), graph.name_scope(name or "Tensordot") as scope:
-        return contraction.tensordot(tensor(a, "a"), tensor(b, "b"), axes, scope)
+    return contraction.tensordot(tensor(a, "a"), tensor(b, "b"), axes, name)
 
 
 # ---------------------------------------------------------------------- reductions
@@ -250,6 +249,7 @@ reduce_any = _reduction(reduction.reduce_any, "Logical or")
 reduce_euclidean_norm = _reduction(reduction.reduce_euclidean_norm, "The Euclidean norm")
 
 
+@scoped("ReduceLogSumExp")
 def reduce_logsumexp(
     input_tensor: Any, axis: Any = None, keepdims: bool | None = None, name: str | None = None,
     reduction_indices: Any = None, keep_dims: bool | None = None,
@@ -257,9 +257,7 @@ def reduce_logsumexp(
     """log(sum(exp(x))) without overflow."""
     axis = one_of(axis, reduction_indices, "axis", "reduction_indices", "reduce_logsumexp")
     keepdims = bool(one_of(keepdims, keep_dims, "keepdims", "keep_dims", "reduce_logsumexp"))
-    graph = graph_of(input_tensor)
-    with graph.as_default(), graph.name_scope(name or "ReduceLogSumExp") as scope:
-        return reduction.reduce_logsumexp(tensor(input_tensor), _axes(axis), keepdims, name=scope)
+    return reduction.reduce_logsumexp(tensor(input_tensor), _axes(axis), keepdims, name=name)
 
 
 @scoped("reduce_variance")

@@ -228,11 +228,10 @@ def boolean_mask(tensor: Any, mask: Any, name: str | None = None, axis: Any = No
         return indexing.gather(x, counted.true_positions(flags), first)
 
 
+@scoped("Where")
 def where_true(condition: Any, name: str | None = None) -> Any:
     """int64[count, rank]: the indices of the true elements (``tf.where`` with one argument)."""
-    graph = graph_of(condition)
-    with graph.as_default(), graph.name_scope(name or "Where") as scope:
-        return counted.where_true(tensor(condition, "condition"), scope)
+    return counted.where_true(tensor(condition, "condition"), name)
 
 
 @scoped("SequenceMask")
@@ -310,28 +309,27 @@ def dynamic_partition(
         return [boolean_mask(x, equal(owner, n)) for n in range(int(num_partitions))]
 
 
+@scoped("DynamicStitch")
 def dynamic_stitch(indices: Any, data: Any, name: str | None = None) -> Any:
     """y[indices[m][i]] = data[m][i]: the inverse of ``dynamic_partition``; later parts win.
 
     Rows that no index names are 0.
     """
-    graph = graph_of(indices, data)
-    with graph.as_default(), graph.name_scope(name or "DynamicStitch") as scope:
-        places = [tensor(i, "indices") for i in indices]
-        flat = joined([reshape(i, (-1,)) for i in places], 0)
-        rest: Any = None
-        parts = []
-        for place, part in zip(places, tensors(data, "data"), strict=True):
-            rest = part.type.shape[place.type.rank :]
-            parts.append(reshape(part, (-1, *rest)))
-        known = [constant_value(p) for p in places]
-        if all(k is not None for k in known):
-            count: Any = max((int(k.max()) + 1 for k in known if k.size), default=0)  # type: ignore[union-attr]
-        else:
-            count = counted.extent_of(reduce_max(flat) + 1)
-        rows = joined(parts, 0)
-        start = zeros([count, *rest], rows.dtype)
-        return emit(indexing.TensorScatter("update"), start, flat, rows, name=scope)
+    places = [tensor(i, "indices") for i in indices]
+    flat = joined([reshape(i, (-1,)) for i in places], 0)
+    rest: Any = None
+    parts = []
+    for place, part in zip(places, tensors(data, "data"), strict=True):
+        rest = part.type.shape[place.type.rank :]
+        parts.append(reshape(part, (-1, *rest)))
+    known = [constant_value(p) for p in places]
+    if all(k is not None for k in known):
+        count: Any = max((int(k.max()) + 1 for k in known if k.size), default=0)  # type: ignore[union-attr]
+    else:
+        count = counted.extent_of(reduce_max(flat) + 1)
+    rows = joined(parts, 0)
+    start = zeros([count, *rest], rows.dtype)
+    return emit(indexing.TensorScatter("update"), start, flat, rows, name=name)
 
 
 @scoped("InvertPermutation")
@@ -368,19 +366,18 @@ def bincount(
     return indexing.unsorted_segment_sum(counts, ids, extent, name=name)
 
 
+@scoped("histogram_fixed_width_bins")
 def histogram_fixed_width_bins(
     values: Any, value_range: Any, nbins: Any = 100, dtype: Any = int32, name: str | None = None
 ) -> Any:
     """The number of the bin of each element; what lies outside counts to the outermost bins."""
-    graph = graph_of(values, value_range)
-    with graph.as_default(), graph.name_scope(name or "histogram_fixed_width_bins") as scope:
-        x = tensor(values, "values")
-        limits = cast(tensor(value_range, "value_range"), x.dtype)
-        share = (x - limits[0]) / (limits[1] - limits[0])
-        last = static_int(nbins, "nbins")
-        bins = rounding.floor(share * float(last))
-        bins = minimum(maximum(cast(bins, int32), 0), last - 1)
-        return cast(bins, as_dtype(dtype), scope)
+    x = tensor(values, "values")
+    limits = cast(tensor(value_range, "value_range"), x.dtype)
+    share = (x - limits[0]) / (limits[1] - limits[0])
+    last = static_int(nbins, "nbins")
+    bins = rounding.floor(share * float(last))
+    bins = minimum(maximum(cast(bins, int32), 0), last - 1)
+    return cast(bins, as_dtype(dtype), name)
 
 
 @scoped("histogram_fixed_width")
