@@ -22,23 +22,18 @@ from tinyflow.ops.slice_bounds import CutsOut, PlacesBack, Range
 
 
 @dataclass(frozen=True)
-class Slice(CutsOut, Op):
-    """y = x[begin : begin + size] along every axis; size -1 means up to the end.
-
-    input: any[...]   begin, size: one number per axis    y: same dtype, extents ``size``
-    Gradient: dx = dy padded with zeros    Errors: ShapeError when the slice leaves x
-    """
+class Box:
+    """Where a slice lies: a number of ``begin`` and of ``size`` per axis; -1 is up to the end."""
 
     begin: Extents
     size: Extents
-    onnx = "Slice"
 
-    def with_attribute(self, name: str, value: Any) -> Slice:
+    def with_attribute(self, name: str, value: Any) -> Any:
         """``bounds`` is begin followed by size."""
         if name != "bounds":
             return replace(self, **{name: value})
         half = len(value) // 2
-        return Slice(value[:half], value[half:])
+        return replace(self, begin=value[:half], size=value[half:])
 
     def entries(self, rank: int) -> list[Any]:
         """The slice as ranges; for bounds that only a run knows."""
@@ -47,6 +42,17 @@ class Slice(CutsOut, Op):
             for b, s in zip(self.begin, self.size, strict=True)
         ]
         return [Range(a, b, e, 1) for a, (b, e) in enumerate(zip(self.begin, ends, strict=True))]
+
+
+@dataclass(frozen=True)
+class Slice(CutsOut, Box, Op):
+    """y = x[begin : begin + size] along every axis; size -1 means up to the end.
+
+    input: any[...]   begin, size: one number per axis    y: same dtype, extents ``size``
+    Gradient: dx = dy padded with zeros    Errors: ShapeError when the slice leaves x
+    """
+
+    onnx = "Slice"
 
     def infer(self, input: TensorType) -> TensorType:
         begin, size = self.begin, self.size
@@ -120,17 +126,12 @@ def slice_(input: Any, begin: Any, size: Any, name: str | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class SliceGrad(PlacesBack, LikeOp):
+class SliceGrad(PlacesBack, Box, LikeOp):
     """dx = zeros in the shape of x with dy at [begin : begin + size].
 
     dy: any[size], like: x[...]    dx: dtype of dy, shape of x    Gradient: the slice again
     Errors: ShapeError when the slice leaves x or dy has another shape
     """
-
-    begin: Extents
-    size: Extents
-    with_attribute = Slice.with_attribute
-    entries = Slice.entries
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         merge_shapes(Slice(self.begin, self.size).infer(like).shape, dy.shape)

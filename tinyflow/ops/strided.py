@@ -24,17 +24,8 @@ from tinyflow.ops.slicing import slice_
 
 
 @dataclass(frozen=True)
-class StridedSlice(CutsOut, Op):
-    """y = x[begin:end:strides], Python's indexing with slices, numbers, newaxis and ``...``.
-
-    input: any[...]     begin, end, strides: one number per entry of the index
-    Bit i of a mask speaks of entry i: begin_mask, end_mask: that bound is left out;
-    ellipsis_mask: the entry is ``...``; new_axis_mask: it is newaxis; shrink_axis_mask: it is the
-    number begin[i], and the axis disappears.
-    Gradient: dx = zeros with dy at the same index
-    Errors: ShapeError for too many entries or a stride of 0; AxisError for a number out of range
-    Source: the attributes are those of TensorFlow's StridedSlice
-    """
+class Index:
+    """A Python index in TensorFlow's attributes; see StridedSlice for what they mean."""
 
     begin: Extents
     end: Extents
@@ -88,6 +79,20 @@ class StridedSlice(CutsOut, Op):
         begin = None if self.begin_mask >> i & 1 else self.begin[i]
         end = None if self.end_mask >> i & 1 else self.end[i]
         return Range(axis, begin, end, stride)
+
+
+@dataclass(frozen=True)
+class StridedSlice(CutsOut, Index, Op):
+    """y = x[begin:end:strides], Python's indexing with slices, numbers, newaxis and ``...``.
+
+    input: any[...]     begin, end, strides: one number per entry of the index
+    Bit i of a mask speaks of entry i: begin_mask, end_mask: that bound is left out;
+    ellipsis_mask: the entry is ``...``; new_axis_mask: it is newaxis; shrink_axis_mask: it is the
+    number begin[i], and the axis disappears.
+    Gradient: dx = zeros with dy at the same index
+    Errors: ShapeError for too many entries or a stride of 0; AxisError for a number out of range
+    Source: the attributes are those of TensorFlow's StridedSlice
+    """
 
     def infer(self, input: TensorType) -> TensorType:
         shape = input.shape
@@ -220,23 +225,12 @@ def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class StridedSliceGrad(PlacesBack, LikeOp):
+class StridedSliceGrad(PlacesBack, Index, LikeOp):
     """dx = zeros in the shape of x with dy at the index of ``StridedSlice`` (same attributes).
 
     dy: any[...], like: x[...]    dx: dtype of dy, shape of x    Gradient: the strided slice again
     Errors: ShapeError when dy is not of the slice's shape
     """
-
-    begin: Extents
-    end: Extents
-    strides: tuple[int, ...]
-    begin_mask: int = 0
-    end_mask: int = 0
-    ellipsis_mask: int = 0
-    new_axis_mask: int = 0
-    shrink_axis_mask: int = 0
-    with_attribute = StridedSlice.with_attribute
-    entries, _entry = StridedSlice.entries, StridedSlice._entry
 
     def _slice(self) -> StridedSlice:
         return StridedSlice(**self.attributes)
