@@ -4,14 +4,13 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 import tinyflow as tf
+from tests.observing import is_bound, steps_made
 from tinyflow.compile import seen
-from tinyflow.compile import step as step_module
 from tinyflow.compile.kernels import kernel_text
 from tinyflow.compile.program import copy_kernel
 from tinyflow.core import options
@@ -50,19 +49,6 @@ def counts(monkeypatch):
     return found
 
 
-@contextmanager
-def bound_steps():
-    made = []
-
-    def observe(step):
-        if isinstance(step, step_module.BoundStep):
-            made.append(step)
-
-    step_module.observers.append(observe)
-    yield made
-    step_module.observers.remove(observe)
-
-
 def _training(layers, rate=0.1, width=24):
     """A step of a network of residual blocks with layer normalisation, and its batch."""
     x = tf.placeholder(tf.float32, [8, width])
@@ -79,7 +65,7 @@ def _training(layers, rate=0.1, width=24):
 
 def _run(layers, steps=2, rate=0.1):
     """Losses of some steps, and the compiled step."""
-    with tf.Graph().as_default(), tf.Session() as session, bound_steps() as made:
+    with tf.Graph().as_default(), tf.Session() as session, steps_made(is_bound) as made:
         fetches, x, batch = _training(layers, rate)
         session.run(tf.global_variables_initializer())
         losses = [session.run(fetches, {x: batch})[1] for _ in range(steps)]
@@ -201,7 +187,7 @@ def test_another_learning_rate_needs_no_other_code(empty_cache, counts, optimize
 def test_slices_at_different_places_share_their_code(empty_cache, counts):
     """The steps of an unrolled recurrence differ in the row that they read."""
     steps, batch, width = 12, 32, 48
-    with tf.Graph().as_default(), tf.Session() as session, bound_steps() as made:
+    with tf.Graph().as_default(), tf.Session() as session, steps_made(is_bound) as made:
         x = tf.placeholder(tf.float32, [steps, batch, width])
         w = tf.constant(np.eye(width, dtype=np.float32) * 0.5)
         h = tf.zeros([batch, width])

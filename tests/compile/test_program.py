@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
-from tinyflow.compile import step as step_module
+from tests.observing import is_bound, steps_made
 from tinyflow.core import options
 from tinyflow.core.error import InvalidArgumentError
 from tinyflow.runtime.result_memory import LARGE_BYTES, result_empty
@@ -19,15 +19,8 @@ def session():
 @pytest.fixture
 def bound():
     """The BoundSteps that a test's sessions make."""
-    seen = []
-
-    def observe(step):
-        if isinstance(step, step_module.BoundStep):
-            seen.append(step)
-
-    step_module.observers.append(observe)
-    yield seen
-    step_module.observers.remove(observe)
+    with steps_made(is_bound) as seen:
+        yield seen
 
 
 def test_a_step_is_one_native_call(session, bound):

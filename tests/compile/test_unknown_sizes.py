@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
+from tests.observing import steps_made
 from tinyflow.compile import family as families
-from tinyflow.compile import step as step_module
 from tinyflow.core.error import ShapeError
 
 Build = Callable[[], tuple[list[Any], list[Any]]]
@@ -19,15 +19,8 @@ Build = Callable[[], tuple[list[Any], list[Any]]]
 @pytest.fixture
 def compiled():
     """The steps that are compiled during a test."""
-    steps: list[Any] = []
-
-    def observe(item):
-        if not hasattr(item, "store"):  # a bound step has one
-            steps.append(item)
-
-    step_module.observers.append(observe)
-    yield steps
-    step_module.observers.remove(observe)
+    with steps_made(lambda step: not hasattr(step, "store")) as steps:  # a bound step has one
+        yield steps
 
 
 def run_all(build: Build, feeds: Iterable[tuple[Any, ...]]) -> tuple[list[Any], list[Any]]:

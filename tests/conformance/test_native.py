@@ -23,7 +23,7 @@ from tests.conformance.cases import (
     reference_results,
 )
 from tinyflow.compile import compile_function
-from tinyflow.compile.program import CopyKernel
+from tinyflow.compile.plan import CopyKernel
 from tinyflow.core import options
 from tinyflow.ir.graph.nodes import Op, Value
 from tinyflow.ir.loop import interp as loop_interp

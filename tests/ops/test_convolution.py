@@ -13,8 +13,9 @@ from tinyflow.core.shape import Dim, strictly, substituted
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, TensorType
 from tinyflow.ir.graph.visit import result_values
+from tinyflow.ops.conv_grads import ConvFilterGrad, ConvInputGrad
 from tinyflow.ops.conv_products import batch_parts
-from tinyflow.ops.convolution import Conv, ConvFilterGrad, ConvInputGrad
+from tinyflow.ops.convolution import Conv
 from tinyflow.ops.pooling import AvgPool, MaxPool, PoolArgmax
 from tinyflow.passes.decompose import decompose
 

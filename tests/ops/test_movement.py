@@ -16,9 +16,10 @@ from tinyflow.ir.graph.nodes import Function, Input, TensorType, Value
 from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.movement import BroadcastTo, Reshape, reshaped_index
 from tinyflow.ops.placeholder import placeholder
+from tinyflow.ops.python_index import get_item
 from tinyflow.ops.shape import shape as shape_of
 from tinyflow.ops.shape import symbolic_value
-from tinyflow.ops.slicing import get_item, index_op
+from tinyflow.ops.strided import index_op
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.specialize import specialize
 

@@ -11,8 +11,6 @@ from tinyflow.ir.graph.interp import run
 from tinyflow.ir.graph.nodes import Effect, Input, TensorType
 from tinyflow.ir.scalar.interp import evaluate_all
 from tinyflow.ops.random import (
-    RandomStandardNormal,
-    RandomUniform,
     StatelessRandomNormal,
     StatelessRandomUniform,
     StatelessRandomUniformInt,
@@ -155,11 +153,6 @@ def test_a_stateful_op_draws_anew_in_every_run():
     key = np.array([7, 8], np.int64)
     assert (first == stateless.reference(key)).all()
     assert (second == stateless.reference(key, np.uint64(1))).all()
-
-
-def test_only_an_op_without_seeds_is_unseeded():
-    assert RandomUniform((2,), float32, 0, 3).is_seeded
-    assert not RandomStandardNormal((2,)).is_seeded
 
 
 def test_a_shape_computed_in_the_graph():

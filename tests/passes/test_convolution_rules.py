@@ -13,7 +13,8 @@ from tinyflow.core.shape import Dim
 from tinyflow.ir.graph import interp
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Function, Input, TensorType
-from tinyflow.ops.convolution import Conv, ConvInputGrad
+from tinyflow.ops.conv_grads import ConvInputGrad
+from tinyflow.ops.convolution import Conv
 from tinyflow.ops.winograd import F2, F4, winograd_conv, winograd_input_grad
 from tinyflow.passes.rules.convolution import TiledConvolution, best_tile
 from tinyflow.rewrite import Approximate, RuleSet

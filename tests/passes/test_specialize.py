@@ -20,10 +20,10 @@ from tinyflow.ops.elementwise import add, square
 from tinyflow.ops.host import py_func
 from tinyflow.ops.movement import reshape
 from tinyflow.ops.placeholder import placeholder
+from tinyflow.ops.python_index import get_item
 from tinyflow.ops.reduction import reduce_mean, reduce_sum
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape, size
-from tinyflow.ops.slicing import get_item
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.specialize import specialize
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tests.observing import is_bound, steps_made
 from tests.schedule.test_auto import compiled, normal
 from tinyflow import ops
 from tinyflow.ir.loop.nodes import PARALLEL, For
@@ -69,20 +70,15 @@ def test_parts_that_read_another_parts_variable_see_its_old_value():
 
 def test_updates_happen_in_place():
     import tinyflow as tf
-    from tinyflow.compile import step as steps
 
     with tf.Graph().as_default(), tf.Session() as sess:
         variables = [tf.Variable(np.ones(n, np.float32)) for n in (5, 6, 7)]
         update = tf.group(*[v.assign(v * 0.5) for v in variables])
         sess.run(tf.global_variables_initializer())
-        bound = []
-        steps.observers.append(bound.append)
-        try:
+        with steps_made(is_bound) as bound:
             for _ in range(3):
                 sess.run(update)
-        finally:
-            steps.observers.remove(bound.append)
-        plan = [b for b in bound if isinstance(b, steps.BoundStep)][-1].program.plan
+        plan = bound[-1].program.plan
         assert [k.group.kind for k in plan.kernels] == ["batch"]
         assert not plan.memory.copies and plan.memory.arena_bytes == 0
         for v in variables:

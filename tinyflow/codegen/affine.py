@@ -22,12 +22,17 @@ def add(a: Polynomial, b: Polynomial, factor: int = 1) -> Polynomial:
     """a + factor * b"""
     out = dict(a)
     for monomial, c in b.items():
-        total = out.get(monomial, 0) + c * factor
-        if total:
-            out[monomial] = total
-        else:
-            out.pop(monomial, None)
+        _accumulate(out, monomial, c * factor)
     return out
+
+
+def _accumulate(out: Polynomial, monomial: Monomial, c: int) -> None:
+    """Adds c * monomial to ``out``, which never holds a coefficient of 0."""
+    total = out.get(monomial, 0) + c
+    if total:
+        out[monomial] = total
+    else:
+        out.pop(monomial, None)
 
 
 class Polynomials:
@@ -73,11 +78,7 @@ class Polynomials:
                     product = tuple(sorted(m + n, key=self.order.__getitem__))
                 else:
                     product = m or n
-                total = out.get(product, 0) + c * d
-                if total:
-                    out[product] = total
-                else:
-                    out.pop(product, None)
+                _accumulate(out, product, c * d)
         return out
 
     def extent(self, extent: Extent) -> Polynomial:

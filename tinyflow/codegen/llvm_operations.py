@@ -283,6 +283,7 @@ def memory_to_value(w: ExpressionWriter, dtype: DType, ref: str, lanes: int, lev
 
 
 def value_to_memory(w: ExpressionWriter, dtype: DType, ref: str, lanes: int, level: int) -> str:
+    """The other way: a byte that is 0 or 1."""
     if dtype is not bool_:
         return ref
     return w.emit(level, f"zext {type_name(dtype, lanes)} {ref} to {memory_type(dtype, lanes)}")

@@ -1,7 +1,7 @@
 """What a planned step takes of memory, known before it runs, and whether that is within a budget.
 
 Main type: ``MemoryReport``; main functions: ``memory_report``, ``within_budget``. May import core,
-ir, passes and compile.program.
+ir, passes and compile.plan.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tinyflow.compile.program import Plan
+from tinyflow.compile.plan import Plan
 from tinyflow.ir.graph.nodes import Function, Value
 from tinyflow.passes.base import PassRecord
 from tinyflow.passes.plan_memory import Place

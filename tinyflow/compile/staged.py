@@ -1,6 +1,6 @@
 """Steps in which Python functions return arrays of sizes nobody knows beforehand.
 
-Main types: ``StagedStep``, ``BoundStagedStep``. May import passes and compile.program.
+Main types: ``StagedStep``, ``BoundStagedStep``. May import passes and compile.plan, program.
 
 Everything before a host call is one compiled function, its results feed the call, and what it
 returns is a feed, of now known type, of the next one: for the second size, a stage is compiled for
@@ -18,7 +18,8 @@ import numpy as np
 from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.driven import DrivenControl, Rows
 from tinyflow.compile.family import Family
-from tinyflow.compile.program import Plan, Program, make_plan
+from tinyflow.compile.plan import Plan, make_plan
+from tinyflow.compile.program import Program
 from tinyflow.compile.symbolic import (
     KEPT_IN_LOOPS,
     KEPT_SIZES,

@@ -15,7 +15,8 @@ import numpy as np
 from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.family import Family
 from tinyflow.compile.memory import within_budget
-from tinyflow.compile.program import Plan, Program, make_plan
+from tinyflow.compile.plan import Plan, make_plan
+from tinyflow.compile.program import Program
 from tinyflow.compile.staged import StagedStep, needs_stages
 from tinyflow.compile.symbolic import Pattern, SymbolicStep
 from tinyflow.core import options

@@ -1,7 +1,7 @@
 """Steps that serve all sizes: extents of the feeds are arguments of the kernels.
 
 Main types: ``SymbolicStep``, ``BoundSymbolicStep``, ``Pattern``. May import passes, schedule and
-compile.program.
+compile.plan, program.
 
 A placeholder with unknown extents costs two compilations: a step for the first size seen, and when
 another size comes, a step with a symbol in the place of every extent that changed. For a new size
@@ -20,16 +20,16 @@ import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.loops import constants_of, plan_control, reserved_of, steps_of
-from tinyflow.compile.program import (
+from tinyflow.compile.plan import (
     CopyKernel,
     HostCall,
     Plan,
-    Program,
     fixed_places,
     moves_nothing,
     place_views,
     use_of,
 )
+from tinyflow.compile.program import Program
 from tinyflow.core import options
 from tinyflow.core.error import TinyFlowError, Unsupported
 from tinyflow.core.shape import Dim, evaluate, strictly

@@ -34,6 +34,10 @@ from tinyflow.ops.contraction import (
     matmul,
     tensordot,
 )
+from tinyflow.ops.conv_grads import (
+    conv_filter_grad,
+    conv_input_grad,
+)
 from tinyflow.ops.convert import (
     cast,
     identity,
@@ -42,8 +46,6 @@ from tinyflow.ops.convert import (
 )
 from tinyflow.ops.convolution import (
     conv,
-    conv_filter_grad,
-    conv_input_grad,
 )
 from tinyflow.ops.counted import (
     true_positions,
@@ -228,7 +230,6 @@ from tinyflow.ops.shape import (
 )
 from tinyflow.ops.slicing import (
     slice_,
-    strided_slice,
 )
 from tinyflow.ops.sorting import (
     argsort,
@@ -258,6 +259,9 @@ from tinyflow.ops.state import (
     is_variable_initialized,
     read_variable,
     scatter,
+)
+from tinyflow.ops.strided import (
+    strided_slice,
 )
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Pooling to a given number of windows, as equal as they can be.
 
 Main types: ``AdaptiveAvgPool``, ``AdaptiveAvgPoolGrad``, ``AdaptivePositions``; functions
-``adaptive_avg_pool``, ``adaptive_max_pool``. May import ops.base, pooling, pool_positions.
+``adaptive_avg_pool``, ``adaptive_max_pool``. May import ops.base, pooling, pool_positions,
+window_largest, windows.
 Shapes: x: [n, h.., c], y: [n, counts.., c]; channels second for NCHW. Along an axis of extent h,
 window o of k covers the positions from floor(o*h / k) to ceil((o+1)*h / k) - 1 (torch's meaning).
 """
@@ -23,15 +24,10 @@ from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged, requi
 from tinyflow.ops.indexing import gather
 from tinyflow.ops.movement import reshape
 from tinyflow.ops.padding import inside_all
-from tinyflow.ops.pool_positions import (
-    check_positions,
-    first_largest,
-    flat_position,
-    is_larger,
-    max_positions,
-)
-from tinyflow.ops.pooling import MOST_TAPS, avg_pool, check_windows, max_pool
-from tinyflow.ops.windows import FORMATS, spatial_axes
+from tinyflow.ops.pool_positions import check_positions, flat_position, max_positions
+from tinyflow.ops.pooling import avg_pool, max_pool
+from tinyflow.ops.window_largest import MOST_TAPS, first_largest, some_nan, where_largest
+from tinyflow.ops.windows import FORMATS, check_windows, spatial_axes
 
 
 class Share(NamedTuple):
@@ -83,12 +79,17 @@ class AdaptiveOp(Op, abstract=True):
         x.require_rank(dims + 2)
         if x.shape is None:
             return x
-        shape = list(x.shape)
-        for axis, count in zip(spatial_axes(self.data_format), self.counts, strict=True):
-            if shape[axis] == 0:
+        for axis in spatial_axes(self.data_format):
+            if x.shape[axis] == 0:
                 raise ShapeError(f"axis {axis} has no elements", expected="at least one")
-            shape[axis] = count
-        return x.with_shape(tuple(shape))
+        return x.with_shape(self.counted(x.shape))
+
+    def counted(self, shape: Sequence[Any]) -> tuple[Any, ...]:
+        """The result's shape for an input of this one."""
+        result = list(shape)
+        for axis, count in zip(spatial_axes(self.data_format), self.counts, strict=True):
+            result[axis] = count
+        return tuple(result)
 
     def shares(self, x: Sequence[Any]) -> list[Share]:
         """Errors: Unsupported for an extent that is not known."""
@@ -141,17 +142,13 @@ class AdaptiveAvgPool(AdaptiveOp):
         return self.output_type(x.require_float())
 
     def reference(self, x: Any) -> Any:
-        shape: Any = self.output_type(TensorType(x.dtype, x.shape)).shape  # type: ignore[arg-type]
-        y = np.zeros(shape, x.dtype)
+        y = np.zeros(self.counted(x.shape), x.dtype)
         for window, covered in self.windows(x):
             y[window] = x[covered].mean(spatial_axes(self.data_format))
         return y
 
     def compute(self, x: te.Tensor) -> te.Tensor:
         shares, places = self.shares(x.shape), spatial_axes(self.data_format)
-        shape = list(x.shape)
-        for axis, share in zip(places, shares, strict=True):
-            shape[axis] = share.count
 
         def element(*axes: Any) -> Any:
             taps = [te.reduce_axis(share.most, f"t{d}") for d, share in enumerate(shares)]
@@ -164,7 +161,7 @@ class AdaptiveAvgPool(AdaptiveOp):
             part = x[tuple(at)] / te.cast(count, x.dtype)
             return te.sum(te.select(inside_all(fits), part, te.const(0, x.dtype)), taps)
 
-        return te.compute(shape, element, "adaptive_avg_pool")
+        return te.compute(self.counted(x.shape), element, "adaptive_avg_pool")
 
     def vjp(self, dy: Value, y: Value, x: Value) -> tuple[Any, ...]:
         return (emit(AdaptiveAvgPoolGrad(*self.attributes_of()), dy, x),)
@@ -222,7 +219,7 @@ class AdaptiveAvgPoolGrad(AdaptiveOp):
                         fits.append(window <= share.last(axes[axis]))
                     count = count * (share.end(window) - share.start(window))
                 part = dy[tuple(at)] / te.cast(count, dy.dtype)
-                part = te.select(inside_all(fits), part, te.const(0, dy.dtype)) if fits else part
+                part = te.select(inside_all(fits), part, te.const(0, dy.dtype))
                 total = part if total is None else total + part
             return total
 
@@ -233,10 +230,9 @@ class AdaptiveAvgPoolGrad(AdaptiveOp):
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for shape, *own in CASES:
-            like = np.zeros(shape, np.float32)
-            y: Any = AdaptiveAvgPool(*own).infer(TensorType(like.dtype, shape)).shape  # type: ignore[arg-type]
-            arrays = ranged(rng, y, "float", -1, 1), like
-            yield Sample(arrays, AdaptiveAvgPoolGrad(*own), ulp=16.0, scale=2.0)
+            op = AdaptiveAvgPoolGrad(*own)
+            dy = ranged(rng, op.counted(shape), "float", -1, 1)
+            yield Sample((dy, np.zeros(shape, np.float32)), op, ulp=16.0, scale=2.0)
 
     def bad_samples(self) -> Iterable[Any]:
         x = np.zeros((2, 4, 6, 3), np.float32)
@@ -264,19 +260,13 @@ class AdaptivePositions(AdaptiveOp):
 
     def reference(self, x: Any) -> Any:
         shares, places = self.shares(np.shape(x)), spatial_axes(self.data_format)
-        shape: Any = self.output_type(TensorType(x.dtype, x.shape)).shape  # type: ignore[arg-type]
-        y: Any = np.zeros(shape, self.dtype.numpy)
+        y: Any = np.zeros(self.counted(x.shape), self.dtype.numpy)
         for index in np.ndindex(*y.shape):
-            best: Any = None
-            ranges = [range(s.start(index[a]), s.end(index[a]))
-                      for a, s in zip(places, shares, strict=True)]  # fmt: skip
-            for position in itertools.product(*ranges):
-                at = list(index)
-                for axis, h in zip(places, position, strict=True):
-                    at[axis] = h
-                if best is None or is_larger(x[tuple(at)], best[0]):
-                    best = x[tuple(at)], at
-            y[index] = flat_position(best[1], x.shape, self.within, self.data_format)
+            own: list[Any] = [(i,) for i in index]
+            for axis, share in zip(places, shares, strict=True):
+                own[axis] = range(share.start(index[axis]), share.end(index[axis]))
+            best: Any = where_largest(x, itertools.product(*own))
+            y[index] = flat_position(best, x.shape, self.within, self.data_format)
         return y
 
     def compute(self, x: te.Tensor) -> te.Tensor:
@@ -287,9 +277,6 @@ class AdaptivePositions(AdaptiveOp):
                 f"adaptive max pooling with windows of {show(tuple(most))} elements",
                 expected=f"at most {MOST_TAPS} elements, or extents that the counts divide",
             )
-        shape = list(x.shape)
-        for axis, share in zip(places, shares, strict=True):
-            shape[axis] = share.count
 
         def element(*axes: Any) -> Any:
             starts = [share.start(axes[a]) for a, share in zip(places, shares, strict=True)]
@@ -309,19 +296,17 @@ class AdaptivePositions(AdaptiveOp):
             position = flat_position(at, x.shape, self.within, self.data_format)
             return te.cast(position, self.dtype)
 
-        return te.compute(shape, element, "adaptive_positions")
+        return te.compute(self.counted(x.shape), element, "adaptive_positions")
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         for number, (shape, *own) in enumerate(CASES[:6]):
             within = ("plane", "image", "batch")[number % 3]
             x = rng.integers(-2, 3, shape).astype(np.float32)
             whole = (*own, within, (int64, int32)[number % 2])
-            op = AdaptivePositions(*whole)
-            yield Sample((x,), op)
+            yield Sample((x,), AdaptivePositions(*whole))
         yield Sample((rng.integers(-9, 9, (2, 7, 5, 3)).astype(np.int32),),
                      AdaptivePositions((3, 2)))  # fmt: skip
-        x = np.where(rng.uniform(size=(2, 5, 5, 3)) < 0.2, np.nan, -np.inf).astype(np.float32)
-        yield Sample((x,), AdaptivePositions((2, 3)))
+        yield Sample((some_nan(rng, (2, 5, 5, 3)),), AdaptivePositions((2, 3)))
 
     def bad_samples(self) -> Iterable[Any]:
         yield from _bad_inputs(type(self))

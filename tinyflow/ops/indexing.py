@@ -23,7 +23,7 @@ from tinyflow.ir.scalar.nodes import INDEX_OUT_OF_RANGE, Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.loop_nests import accumulate_rows
-from tinyflow.ops.movement import expand_dims, floats, transpose
+from tinyflow.ops.movement import add_last_axes, floats, transpose
 
 
 def checked_position(index: Expr, extent: Any) -> Expr:
@@ -40,7 +40,7 @@ def _is_inside(index: Expr, extent: Any) -> Expr:
     return (te.index(0) <= position) & (position < te.as_index(extent))
 
 
-def _require_inside(indices: Any, extent: int, op: str) -> None:
+def require_inside(indices: Any, extent: int, op: str) -> None:
     """The reference's check; kernels report the same through their status."""
     bad = (np.asarray(indices) < 0) | (np.asarray(indices) >= extent)
     if bad.any():
@@ -64,7 +64,7 @@ class CheckedIndex(Op):
         return x.require_integer()
 
     def reference(self, x: Any) -> Any:
-        _require_inside(x, self.limit, "index")  # type: ignore[arg-type]
+        require_inside(x, self.limit, "index")  # type: ignore[arg-type]
         return x
 
     def compute(self, x: te.Tensor) -> te.Tensor:
@@ -108,7 +108,7 @@ class GatherV2(Op):
         )
 
     def reference(self, params: Any, indices: Any) -> Any:
-        _require_inside(indices, np.shape(params)[self.axis], "GatherV2")
+        require_inside(indices, np.shape(params)[self.axis], "GatherV2")
         return np.take(params, np.asarray(indices, np.int64), self.axis)
 
     def compute(self, params: te.Tensor, indices: te.Tensor) -> te.Tensor:
@@ -252,7 +252,7 @@ class UnsortedSegmentSum(Op):
     def reference(self, values: Any, segment_ids: Any) -> Any:
         ids = np.asarray(segment_ids)
         kept = ids >= 0
-        _require_inside(ids[kept], self.num_segments, "UnsortedSegmentSum")  # type: ignore[arg-type]
+        require_inside(ids[kept], self.num_segments, "UnsortedSegmentSum")  # type: ignore[arg-type]
         y = np.zeros((self.num_segments, *np.shape(values)[ids.ndim :]), np.asarray(values).dtype)
         np.add.at(y, ids[kept], np.asarray(values)[kept])
         return y
@@ -269,8 +269,7 @@ class UnsortedSegmentSum(Op):
 
         taken = gather(dz, maximum(segment_ids, 0))
         kept = greater_equal(segment_ids, 0)
-        for _ in range((taken.type.rank or 0) - (kept.type.rank or 0)):
-            kept = expand_dims(kept, -1)
+        kept = add_last_axes(kept, (taken.type.rank or 0) - (kept.type.rank or 0))
         return select(kept, taken, 0), None
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
@@ -350,7 +349,7 @@ class TensorScatter(Op):
         return tensor
 
     def reference(self, tensor: Any, indices: Any, updates: Any) -> Any:
-        _require_inside(indices, np.shape(tensor)[0], "TensorScatter")
+        require_inside(indices, np.shape(tensor)[0], "TensorScatter")
         y = np.array(tensor)
         function = _COMBINE[self.kind][0]
         if function is None:

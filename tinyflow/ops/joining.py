@@ -18,7 +18,8 @@ from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import merge_dim, normalize_axis, opaque, show
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, require_same_dtype
 from tinyflow.ops.movement import floats, prefer_int
-from tinyflow.ops.slicing import Slice, get_item
+from tinyflow.ops.python_index import get_item
+from tinyflow.ops.slicing import Slice
 
 
 def _chosen(index: Any, elements: Sequence[Any], starts: Sequence[Any]) -> Any:
@@ -29,6 +30,14 @@ def _chosen(index: Any, elements: Sequence[Any], starts: Sequence[Any]) -> Any:
     half = len(elements) // 2
     first = _chosen(index, elements[:half], starts[:half])
     return te.select(index < starts[half], first, _chosen(index, elements[half:], starts[half:]))
+
+
+def _known_shapes(values: Sequence[TensorType]) -> list[Any]:
+    """Errors: InvalidArgumentError without values, DTypeError for values that differ."""
+    if not values:
+        raise InvalidArgumentError("needs at least one value", expected="one or more values")
+    require_same_dtype(*values)
+    return [v.shape for v in values if v.shape is not None]
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,7 @@ class ConcatV2(Op):
     onnx = "Concat"
 
     def infer(self, *values: TensorType) -> TensorType:
-        if not values:
-            raise InvalidArgumentError("needs at least one value", expected="one or more values")
-        require_same_dtype(*values)
-        known = [v.shape for v in values if v.shape is not None]
+        known = _known_shapes(values)
         if not known:
             return values[0]
         axis = normalize_axis(self.axis, len(known[0]))
@@ -221,10 +227,7 @@ class Pack(Op):
     axis: int = 0
 
     def infer(self, *values: TensorType) -> TensorType:
-        if not values:
-            raise InvalidArgumentError("needs at least one value", expected="one or more values")
-        require_same_dtype(*values)
-        known = [v.shape for v in values if v.shape is not None]
+        known = _known_shapes(values)
         if not known:
             return values[0]
         merged = list(known[0])

@@ -45,6 +45,16 @@ class LikeOp(Op, abstract=True):
         return ()
 
 
+def _shaped(op: LikeOp, dy: Value, like: Value, is_known: bool) -> Value:
+    """``dy`` as ``op`` brings it to the shape of ``like``; by static attributes if ``is_known``."""
+    shape = like.type.shape
+    if shape is not None and dy.type.shape == shape:
+        return dy
+    if is_known:
+        return op.build(dy, shape)  # type: ignore[arg-type]
+    return emit(op, dy, like)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class ReshapeLike(LikeOp):
     """y = reshape(dy, shape of like).    Gradient: ddy = reshape(dy', shape of dy)
@@ -74,12 +84,7 @@ class ReshapeLike(LikeOp):
 
 def reshape_like(dy: Value, like: Value) -> Value:
     """``dy`` with the shape of ``like``; one with equal static shape is returned as it is."""
-    target = like.type
-    if target.shape is not None and dy.type.shape == target.shape:
-        return dy
-    if target.is_static:
-        return emit(movement.Reshape(target.shape), dy)  # type: ignore[no-any-return, arg-type]
-    return emit(ReshapeLike(), dy, like)  # type: ignore[no-any-return]
+    return _shaped(ReshapeLike(), dy, like, like.type.is_static)
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,7 @@ class BroadcastLike(LikeOp):
 
 def broadcast_like(dy: Value, like: Value) -> Value:
     """``dy`` stretched to the shape of ``like``."""
-    target = like.type
-    if target.shape is not None and dy.type.shape == target.shape:
-        return dy
-    if target.is_static:
-        return emit(movement.BroadcastTo(target.shape), dy)  # type: ignore[no-any-return, arg-type]
-    return emit(BroadcastLike(), dy, like)  # type: ignore[no-any-return]
+    return _shaped(BroadcastLike(), dy, like, like.type.is_static)
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,8 @@ def _stretched(wide: tuple[int, ...], narrow: tuple[int, ...]) -> tuple[int, ...
 
 def unbroadcast(dy: Value, like: Value) -> Value:
     """The gradient of an input that broadcasting stretched: ``dy`` summed to its shape."""
-    target = like.type
-    if target.shape is not None and dy.type.shape == target.shape:
-        return dy
-    if target.is_static and dy.type.is_static:
-        return UnbroadcastLike().build(dy, target.shape)  # type: ignore[arg-type]
-    return emit(UnbroadcastLike(), dy, like)  # type: ignore[no-any-return]
+    is_known = like.type.is_static and dy.type.is_static
+    return _shaped(UnbroadcastLike(), dy, like, is_known)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Grey-scale dilation and erosion: windows of an image under a structuring function.
 
 Main types: ``Dilation2D``, ``DilationArgmax``; functions ``dilation2d``, ``erosion2d``.
-May import ops.base, pooling, pool_positions and the families of arithmetic.
+May import ops.base, pooling, window_largest and the families of arithmetic.
 Shapes: x: [n, h, w, c], filter: [taps, taps, c], y: [n, o, o, c].
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import int32
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError, Unsupported
-from tinyflow.core.shape import merge_shapes, show
+from tinyflow.core.shape import show
 from tinyflow.ops.base import Sample, TensorType, Value, emit, ranged, require_same_dtype
 from tinyflow.ops.comparison import equal
 from tinyflow.ops.creation import constant, zeros_like
@@ -25,11 +25,11 @@ from tinyflow.ops.elementwise import add, negative
 from tinyflow.ops.like import reshape_like
 from tinyflow.ops.logical import select
 from tinyflow.ops.movement import expand_dims, reverse, transpose
-from tinyflow.ops.padding import inside_all
-from tinyflow.ops.pool_positions import first_largest, is_larger
 from tinyflow.ops.pool_windows import PoolOp
-from tinyflow.ops.pooling import MOST_TAPS, PoolPut, lowest
+from tinyflow.ops.pooling import PoolPut
 from tinyflow.ops.reduction import reduce_sum
+from tinyflow.ops.window_largest import MOST_TAPS, first_largest, is_larger, lowest, some_nan
+from tinyflow.ops.windows import require_shape
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,19 @@ class DilationOp(PoolOp, abstract=True):
             )
         channels = None if x.shape is None else x.shape[-1:]
         wanted = (*self.size, *channels) if channels else None
-        try:
-            merge_shapes(wanted, filter.shape)
-        except ShapeError:
-            raise ShapeError(
-                f"the filter has shape {show(filter.shape)}",
-                expected=f"rows, columns and the channels of x: {show(wanted)}",
-            ) from None
+        require_shape(
+            filter, filter.with_shape(wanted), f"the filter has shape {show(filter.shape)}",
+            "rows, columns and the channels of x:",
+        )  # fmt: skip
         return result
 
     def candidates(self, x: te.Tensor, filter: te.Tensor, axes: Any, read: Any) -> list[Any]:
         """(is it inside, x + filter) for every tap of a window."""
         found = []
         for tap in self.taps:
-            fits, here = read(tap)
+            inside, here = read(tap)
             own = filter[(*(te.index(t) for t in tap), axes[-1])]
-            found.append((inside_all(fits), here + own))
+            found.append((inside, here + own))
         return found
 
     def best(self, x: Any, filter: Any) -> tuple[Any, Any]:
@@ -175,7 +172,7 @@ class DilationArgmax(DilationOp):
         for x, own in CASES:
             arrays = rng.integers(-2, 3, x), rng.integers(-2, 3, (*own[0], x[-1]))
             yield Sample(tuple(a.astype(np.float32) for a in arrays), DilationArgmax(*own))
-        x = np.where(rng.uniform(size=(1, 4, 5, 3)) < 0.2, np.nan, 1).astype(np.float32)
+        x = some_nan(rng, (1, 4, 5, 3), 1)
         yield Sample((x, np.zeros((2, 2, 3), np.float32)), DilationArgmax())
 
     def bad_samples(self) -> Iterable[Any]:

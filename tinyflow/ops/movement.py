@@ -293,6 +293,13 @@ def expand_dims(input: Any, axis: int, name: str | None = None) -> Any:
     return emit(ExpandDims(int(axis)), input, name=name)
 
 
+def add_last_axes(x: Any, count: int) -> Any:
+    """``x`` with ``count`` axes of extent 1 behind its own: one number for all of a row."""
+    for _ in range(count):
+        x = expand_dims(x, -1)
+    return x
+
+
 @dataclass(frozen=True)
 class Squeeze(Op):
     """y = x without the given axes of extent 1; without any axis of extent 1 if none is given.

@@ -17,7 +17,7 @@ from tinyflow.core.error import DTypeError, ShapeError
 from tinyflow.core.shape import merge_shapes
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit_shaped, floats
-from tinyflow.ops.indexing import UnsortedSegmentSum, _require_inside, checked_position
+from tinyflow.ops.indexing import UnsortedSegmentSum, checked_position, require_inside
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import reshape
 
@@ -42,7 +42,7 @@ def _tuples(indices: Any, shape: Any, op: str) -> tuple[Any, ...]:
     """The reference's index arrays, checked."""
     parts = tuple(np.moveaxis(np.asarray(indices, np.int64), -1, 0))
     for part, extent in zip(parts, shape, strict=False):
-        _require_inside(part, extent, op)
+        require_inside(part, extent, op)
     return parts
 
 

@@ -290,8 +290,8 @@ def _class_count(logits: Value) -> Any:
     shape = logits.type.shape
     if shape is not None and type(shape[-1]) is int:
         return shape[-1]
+    from tinyflow.ops.python_index import get_item
     from tinyflow.ops.shape import shape as shape_of
-    from tinyflow.ops.slicing import get_item
 
     return get_item(shape_of(logits), -1)
 

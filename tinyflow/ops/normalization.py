@@ -16,7 +16,7 @@ from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import merge_dim
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, floats, require_same_dtype
 from tinyflow.ops.elementwise import add, divide, maximum, multiply, rsqrt, sqrt, square, subtract
-from tinyflow.ops.movement import expand_dims
+from tinyflow.ops.movement import add_last_axes
 from tinyflow.ops.padding import inside_all
 from tinyflow.ops.reduction import element_count, reduce_mean, reduce_sum
 from tinyflow.ops.special import power
@@ -76,9 +76,8 @@ class FusedBatchNorm(Op):
 
     def _along(self, x: Value, channels: Value) -> Value:
         """One number per channel, so that it broadcasts against x."""
-        for _ in range(x.type.rank - 1 - self._axis(x.type.rank)):  # type: ignore[arg-type, operator]
-            channels = expand_dims(channels, -1)
-        return channels
+        rank: int = x.type.rank  # type: ignore[assignment]
+        return add_last_axes(channels, rank - 1 - self._axis(rank))
 
     def reference(self, x: Any, scale: Any, offset: Any) -> Any:
         x = np.asarray(x)

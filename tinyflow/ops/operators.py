@@ -13,7 +13,7 @@ from tinyflow.core.error import SymbolicValueError
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops import comparison, division, elementwise, logical, special
 from tinyflow.ops.contraction import matmul
-from tinyflow.ops.slicing import get_item
+from tinyflow.ops.python_index import get_item
 
 #: method -> (function, node name); each also has its reflected form
 BINARY: dict[str, tuple[Callable[..., Any], str | None]] = {

@@ -18,8 +18,7 @@ from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError, Un
 from tinyflow.ops.base import Sample, TensorType, Value, emit, ranged
 from tinyflow.ops.padding import inside_all
 from tinyflow.ops.pool_windows import PoolOp
-from tinyflow.ops.pooling import check_windows
-from tinyflow.ops.windows import channels_first
+from tinyflow.ops.windows import channels_first, check_windows
 
 #: shape of x, attributes
 CASES: tuple[Any, ...] = (

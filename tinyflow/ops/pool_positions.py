@@ -1,14 +1,13 @@
 """Where the largest element of every window lies, and putting elements back there.
 
 Main types: ``PoolPositions``; functions ``max_positions``, ``max_unpool``.
-May import ops.base, pooling, pool_windows, creation, indexing, movement, sequence.
+May import ops.base, pooling, pool_windows, window_largest, creation, indexing, movement, sequence.
 Shapes as in ops.pooling: x: [n, h.., c], y: [n, o.., c]; channels second for NCHW.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +28,12 @@ from tinyflow.ops.creation import constant, zeros
 from tinyflow.ops.elementwise import add, multiply
 from tinyflow.ops.indexing import TensorScatter
 from tinyflow.ops.movement import reshape
-from tinyflow.ops.padding import inside_all
 from tinyflow.ops.pool_windows import PoolOp
-from tinyflow.ops.pooling import CASES, MOST_TAPS, MaxPool, lowest
+from tinyflow.ops.pooling import CASES, MaxPool
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape as shape_of
 from tinyflow.ops.shape import symbolic_value
+from tinyflow.ops.window_largest import MOST_TAPS, first_largest, some_nan, where_largest
 from tinyflow.ops.windows import channel_axis, channels_first, spatial_axes
 
 #: what a position counts: the elements of one channel's plane (torch), of one image (TensorFlow),
@@ -59,27 +58,6 @@ def check_positions(within: str, dtype: DType) -> None:
         raise InvalidArgumentError(f"unknown within {within!r}", choices=WITHIN)
     if dtype not in (int32, int64):
         raise DTypeError(f"positions are {dtype}", expected="tf.int32 or tf.int64")
-
-
-def first_largest(here: Sequence[tuple[Any, Any]], dtype: DType) -> Any:
-    """The number (int32) of the first largest of (is it inside, element); NaN is larger than all.
-    ``len(here)`` where none is inside."""
-    worst, none = te.const(lowest(dtype), dtype), te.const(len(here), int32)
-    inside_only = [te.select(inside, own, worst) for inside, own in here]
-    most = functools.reduce(te.maximum, inside_only)
-    # The smallest number that attains it is as long as the window; a chain of selects is not.
-    numbers = []
-    for number, (inside, own) in enumerate(here):
-        chosen = own.equal(most)
-        if dtype.is_floating:
-            chosen = chosen | own.not_equal(own)
-        numbers.append(te.select(inside & chosen, te.const(number, int32), none))
-    return functools.reduce(te.minimum, numbers)
-
-
-def is_larger(own: Any, best: Any) -> Any:
-    """For references: whether ``own`` takes the place of ``best``; NaN of any number's."""
-    return own > best or (own != own and best == best)
 
 
 @dataclass(frozen=True)
@@ -111,21 +89,23 @@ class PoolPositions(PoolOp):
         y: Any = np.zeros(shape, np.int64)
         begins = [b for b, _ in self.pads(x)]
         for index in np.ndindex(*y.shape):
-            best: Any = None
-            for tap in self.taps:
-                at = list(index)
-                for d, axis in enumerate(places):
-                    at[axis] = (index[axis] * self.strides[d] + tap[d] * self.dilations[d]
-                                - begins[d])  # fmt: skip
-                if any(not 0 <= at[a] < x.shape[a] for a in places):
-                    continue
-                own = x[tuple(at)]
-                if best is None or is_larger(own, best[0]):
-                    best = own, at
+            best = where_largest(x, self._inside(index, x.shape, begins))
             if best is None:
-                best = None, [0 if a in places else i for a, i in enumerate(index)]
-            y[index] = flat_position(best[1], x.shape, self.within, self.data_format)
+                best = tuple([0 if a in places else i for a, i in enumerate(index)])
+            y[index] = flat_position(best, x.shape, self.within, self.data_format)
         return y.astype(self.dtype.numpy)
+
+    def _inside(
+        self, index: tuple[int, ...], shape: tuple[int, ...], begins: Sequence[int]
+    ) -> Iterator[tuple[int, ...]]:
+        """For references: the places of x, inside of it, that window ``index`` covers."""
+        places = spatial_axes(self.data_format)
+        for tap in self.taps:
+            at = list(index)
+            for d, axis in enumerate(places):
+                at[axis] = index[axis] * self.strides[d] + tap[d] * self.dilations[d] - begins[d]
+            if all(0 <= at[axis] < shape[axis] for axis in places):
+                yield tuple(at)
 
     def compute(self, x: te.Tensor) -> te.Tensor:
         if len(self.taps) > MOST_TAPS:
@@ -138,11 +118,7 @@ class PoolPositions(PoolOp):
         none = te.const(len(self.taps), int32)
 
         def element(axes: Any, read: Any) -> Any:
-            here = []
-            for tap in self.taps:
-                fits, own = read(tap)
-                here.append((inside_all(fits), own))
-            number = first_largest(here, x.dtype)
+            number = first_largest([read(tap) for tap in self.taps], x.dtype)
             at = list(axes)
             rest = te.cast(number, int64)
             for d in reversed(range(len(places))):
@@ -164,7 +140,7 @@ class PoolPositions(PoolOp):
             x = rng.integers(-9, 9, (2, 3, 5, 4)).astype(np.int32)
             own = (3, 2), (2, 1), "SAME", (1, 1), "NCHW", False
             yield Sample((x,), PoolPositions(*own, within))
-        x = np.where(rng.uniform(size=(2, 4, 5, 3)) < 0.2, np.nan, -np.inf).astype(np.float32)
+        x = some_nan(rng, (2, 4, 5, 3))
         yield Sample((x,), PoolPositions((3, 3), (2, 2), "SAME"))
         yield Sample((x,), PoolPositions((1, 2), (1, 1), ((2, 0), (0, 0))))
 

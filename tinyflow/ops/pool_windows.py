@@ -147,19 +147,19 @@ class PoolOp(Op, abstract=True):
         return found
 
     def windowed(self, x: te.Tensor, element: Any, name: str) -> te.Tensor:
-        """``element(axes, read)`` per window; read(tap) is (conditions, element of x)."""
+        """``element(axes, read)`` per window; read(tap) is (is it inside, element of x)."""
         lines, places = self.lines(x.shape), spatial_axes(self.data_format)
         shape = list(x.shape)
         for axis, line in zip(places, lines, strict=True):
             shape[axis] = line.count
 
         def at(*axes: Any) -> Any:
-            def read(tap: Sequence[Any]) -> tuple[list[Any], Any]:
+            def read(tap: Sequence[Any]) -> tuple[Any, Any]:
                 index, fits = list(axes), []
                 for axis, line, t in zip(places, lines, tap, strict=True):
                     index[axis] = line.position(axes[axis], t)
                     fits += line.inside(index[axis])
-                return fits, x[tuple(index)]
+                return inside_all(fits), x[tuple(index)]
 
             return element(axes, read)
 
@@ -181,8 +181,7 @@ class PoolOp(Op, abstract=True):
                 for (_, _, t), size in zip(chosen, self.size, strict=True):
                     tap = tap * size + t
                 part = element(tuple(index), tap)
-                if fits:
-                    part = te.select(inside_all(fits), part, te.const(0, dy.dtype))
+                part = te.select(inside_all(fits), part, te.const(0, dy.dtype))
                 total = part if total is None else total + part
             return total
 

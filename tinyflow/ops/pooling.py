@@ -1,8 +1,8 @@
 """Pooling: the largest element or the mean of every window, and the gradients.
 
 Main types: ``MaxPool``, ``PoolArgmax``, ``PoolPick``, ``PoolPut``, ``AvgPool``, ``AvgPoolGrad``.
-May import ops.base, ops.pool_windows. Shapes: x: [n, h.., c], y: [n, o.., c]; channels second for
-NCHW.
+May import ops.base, ops.pool_windows, ops.window_largest, ops.windows. Shapes: x: [n, h.., c], y:
+[n, o.., c]; channels second for NCHW.
 
 An element of a result reads the few elements of its window, an element of a gradient the few
 windows it lies in. So nothing scatters, and all vectorise.
@@ -11,6 +11,7 @@ windows it lies in. So nothing scatters, and all vectorise.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,17 +24,13 @@ from tinyflow.core.error import (
     DTypeError,
     InvalidArgumentError,
     ShapeError,
-    TinyFlowError,
     Unsupported,
 )
-from tinyflow.core.shape import merge_shapes, show
 from tinyflow.ops.base import Sample, TensorType, Value, emit, ranged, require_same_dtype
 from tinyflow.ops.padding import inside_all
 from tinyflow.ops.pool_windows import WRITTEN_OUT, Line, PoolOp
-from tinyflow.ops.windows import from_last, spatial_axes, to_last
-
-#: the largest window whose gradient is written out
-MOST_TAPS = 1024
+from tinyflow.ops.window_largest import MOST_TAPS, first_largest, lowest, some_nan
+from tinyflow.ops.windows import check_windows, from_last, spatial_axes, to_last
 
 #: x, attributes: windows apart, side by side and overlapping, every format, padding
 CASES: tuple[Any, ...] = (
@@ -71,9 +68,10 @@ def _spaced(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (rng.permutation(size).reshape(shape) / max(size, 1) * 4 - 2).astype(np.float32)
 
 
-def lowest(dtype: Any) -> Any:
-    """What is in no way larger than any element."""
-    return -np.inf if dtype.is_floating else np.iinfo(dtype.numpy).min
+def _or_else(here: tuple[Any, Any], fill: Any) -> Any:
+    """The element of (is it inside, element), ``fill`` outside."""
+    inside, own = here
+    return te.select(inside, own, fill)
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,9 @@ class MaxPool(PoolOp):
         def element(axes: Any, read: Any) -> Any:
             if len(self.taps) > WRITTEN_OUT:
                 tap = [te.reduce_axis(k, f"t{d}") for d, k in enumerate(self.size)]
-                fits, here = read(tap)
-                return te.max(te.select(inside_all(fits), here, worst), tap)
-            best: Any = None
-            for place in self.taps:
-                fits, here = read(place)
-                here = te.select(inside_all(fits), here, worst) if fits else here
-                best = here if best is None else te.maximum(best, here)
-            return best
+                return te.max(_or_else(read(tap), worst), tap)
+            here = [_or_else(read(place), worst) for place in self.taps]
+            return functools.reduce(te.maximum, here)
 
         return self.windowed(x, element, "max_pool")
 
@@ -125,7 +118,7 @@ class MaxPool(PoolOp):
             yield Sample((_spaced(rng, shape),), MaxPool(*own))
         yield Sample((rng.integers(-9, 9, (2, 5, 4, 3)).astype(np.int32),),
                      MaxPool((3, 3), (2, 2), "SAME"))  # fmt: skip
-        x = np.where(rng.uniform(size=(1, 4, 4, 2)) < 0.2, np.nan, -np.inf).astype(np.float32)
+        x = some_nan(rng, (1, 4, 4, 2))
         yield Sample((x,), MaxPool((3, 3), (1, 1), "SAME"), check_gradient=False)
 
     def bad_samples(self) -> Iterable[Any]:
@@ -166,20 +159,7 @@ class PoolArgmax(PoolOp):
             )
 
         def element(axes: Any, read: Any) -> Any:
-            worst, none = te.const(lowest(x.dtype), x.dtype), te.const(len(self.taps), int32)
-            here = []
-            for tap in self.taps:
-                fits, own = read(tap)
-                inside = inside_all(fits)
-                here.append((inside, te.select(inside, own, worst) if fits else own))
-            most = functools.reduce(te.maximum, [own for _, own in here])
-            # The smallest number that attains it: unlike a chain of selects, in which each step
-            # uses the one before twice, this is as long as the window.
-            numbers = [
-                te.select(inside & own.equal(most), te.const(number, int32), none)
-                for number, (inside, own) in enumerate(here)
-            ]
-            return functools.reduce(te.minimum, numbers)
+            return first_largest([read(tap) for tap in self.taps], x.dtype, nan_wins=False)
 
         return self.windowed(x, element, "pool_argmax")
 
@@ -197,17 +177,6 @@ def _index_type(wanted: TensorType, index: TensorType) -> None:
     """Errors: DTypeError, ShapeError when ``index`` has not one number per window."""
     index.require_integer()
     check_windows(wanted, index, "index")
-
-
-def check_windows(wanted: TensorType, given: TensorType, what: str) -> None:
-    """Errors: ShapeError when ``given`` has not the shape of ``wanted``."""
-    try:
-        merge_shapes(wanted.shape, given.shape)
-    except TinyFlowError:
-        raise ShapeError(
-            f"{what} has shape {show(given.shape)}",
-            expected=f"one element per window: {show(wanted.shape)}",
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -237,8 +206,8 @@ class PoolPick(PoolOp):
         def element(axes: Any, read: Any) -> Any:
             y, own = te.const(0, x.dtype), index[axes]
             for number, tap in enumerate(self.taps):
-                fits, here = read(tap)
-                y = te.select(inside_all([*fits, own.equal(number)]), here, y)
+                inside, here = read(tap)
+                y = te.select(inside & own.equal(number), here, y)
             return y
 
         return self.windowed(x, element, "pool_pick")
@@ -390,18 +359,14 @@ class AvgPool(MeanOp):
         lines, places = self.lines(x.shape), spatial_axes(self.data_format)
 
         def element(axes: Any, read: Any) -> Any:
-            total: Any = None
             zero = te.const(0, x.dtype)
             count = self.count(lines, [axes[a] for a in places], x.dtype)
             if len(self.taps) > WRITTEN_OUT:
                 tap = [te.reduce_axis(k, f"t{d}") for d, k in enumerate(self.size)]
-                fits, here = read(tap)
-                return te.sum(te.select(inside_all(fits), here / count, zero), tap)
-            for place in self.taps:
-                fits, here = read(place)
-                here = te.select(inside_all(fits), here, zero) if fits else here
-                total = here if total is None else total + here
-            return total / count
+                inside, here = read(tap)
+                return te.sum(te.select(inside, here / count, zero), tap)
+            inside_only = [_or_else(read(place), zero) for place in self.taps]
+            return functools.reduce(operator.add, inside_only) / count
 
         return self.windowed(x, element, "avg_pool")
 

@@ -327,11 +327,6 @@ class StatefulRandom(Op, abstract=True):
     stateless: ClassVar[type[StatelessRandom]]
     bounds: ClassVar[int] = 0
 
-    @property
-    def is_seeded(self) -> bool:
-        """Whether every session is to see the same draws."""
-        return (self.seed, self.seed2) != (0, 0)
-
     def infer(self, *inputs: TensorType) -> TensorType:
         check_draw(self.shape or (), self.dtype, self.stateless.dtypes)
         check_bounds(self.dtype, *inputs[: self.bounds])

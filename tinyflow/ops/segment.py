@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyflow.core.dtype import DType, int32
 from tinyflow.core.error import DTypeError, ShapeError
+from tinyflow.core.titled import titled
 from tinyflow.ir.loop.nodes import Buffer, If, Stmt, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
@@ -23,14 +24,14 @@ from tinyflow.ops.convert import cast
 from tinyflow.ops.elementwise import divide, maximum, multiply, sqrt
 from tinyflow.ops.indexing import (
     UnsortedSegmentSum,
-    _require_inside,
     gather,
+    require_inside,
     segment_loops,
     unsorted_segment_sum,
 )
 from tinyflow.ops.logical import logical_and, select
 from tinyflow.ops.loop_nests import nest
-from tinyflow.ops.movement import expand_dims
+from tinyflow.ops.movement import add_last_axes
 from tinyflow.ops.sorting import argsort
 
 __all__ = [
@@ -44,7 +45,8 @@ __all__ = [
 class SegmentFold(UnsortedSegmentSum, abstract=True):
     """y[k, b] = fold of values[i, b] over the i with ids[i] = k, starting from ``start``.
 
-    Negative ids are left out. Errors: as UnsortedSegmentSum
+    values: number[i..., b...]    ids: integer[i...], negative ones are left out
+    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
     """
 
     function: ClassVar[Any] = None
@@ -57,7 +59,7 @@ class SegmentFold(UnsortedSegmentSum, abstract=True):
     def reference(self, values: Any, segment_ids: Any) -> Any:
         ids, values = np.asarray(segment_ids), np.asarray(values)
         kept = ids >= 0
-        _require_inside(ids[kept], self.num_segments, self.type_name)
+        require_inside(ids[kept], self.num_segments, self.type_name)
         shape = (self.num_segments, *np.shape(values)[ids.ndim :])
         y = np.full(shape, self.start(TensorType(values.dtype).dtype), values.dtype)
         type(self).function.at(y, ids[kept], values[kept])
@@ -88,7 +90,10 @@ class SegmentFold(UnsortedSegmentSum, abstract=True):
 
 @dataclass(frozen=True)
 class SegmentExtremum(SegmentFold, abstract=True):
-    """The largest or smallest element per segment; elements that tie share the gradient."""
+    """The largest or smallest element per segment. See SegmentFold.
+
+    Gradient: dy[k, b], shared by the elements that equal y[k, b]
+    """
 
     def vjp(self, dz: Value, z: Value, values: Value, segment_ids: Value) -> tuple[Any, ...]:
         rows = maximum(segment_ids, 0)
@@ -103,9 +108,7 @@ class SegmentExtremum(SegmentFold, abstract=True):
 class UnsortedSegmentMax(SegmentExtremum):
     """y[k, b] = max of values[i, b] over the i with ids[i] = k; the dtype's lowest for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
-    Gradient: dy[k, b], shared by the elements that equal y[k, b]
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
+    Inputs, gradient and errors: see SegmentExtremum.
     """
 
     function = np.maximum
@@ -119,9 +122,7 @@ class UnsortedSegmentMax(SegmentExtremum):
 class UnsortedSegmentMin(SegmentExtremum):
     """y[k, b] = min of values[i, b] over the i with ids[i] = k; the dtype's highest for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
-    Gradient: dy[k, b], shared by the elements that equal y[k, b]
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
+    Inputs, gradient and errors: see SegmentExtremum.
     """
 
     function = np.minimum
@@ -135,9 +136,8 @@ class UnsortedSegmentMin(SegmentExtremum):
 class UnsortedSegmentProd(SegmentFold):
     """y[k, b] = product of values[i, b] over the i with ids[i] = k; 1 for no rows.
 
-    values: number[i..., b...]    ids: integer[i...], negative ones are left out
+    Inputs and errors: see SegmentFold.
     Gradient: dy[k, b] times the product of the other elements of the segment, zeros included
-    Errors: ShapeError, DTypeError; InvalidArgumentError at run time for an id >= num_segments
     """
 
     function = np.multiply
@@ -163,25 +163,23 @@ class UnsortedSegmentProd(SegmentFold):
 
 
 def _like_rows(flags: Value, values: Value) -> Value:
-    """Flags per row with an axis of 1 for every further axis of ``values``."""
-    for _ in range((values.type.rank or 0) - (flags.type.rank or 0)):
-        flags = expand_dims(flags, -1)
-    return flags
+    """Numbers per row with an axis of 1 for every further axis of ``values``."""
+    return add_last_axes(flags, (values.type.rank or 0) - (flags.type.rank or 0))
 
 
-def _segment_function(op_class: type[SegmentFold]) -> Any:
+def _segment_function(name: str, op_class: type[SegmentFold]) -> Any:
+    @titled(name, f"See {op_class.__name__}.")
     def function(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Any:
         return emit_shaped(
             op_class(0), "num_segments", num_segments, data, segment_ids, node_name=name
         )
 
-    function.__doc__ = f"See {op_class.__name__}."
     return function
 
 
-unsorted_segment_max = _segment_function(UnsortedSegmentMax)
-unsorted_segment_min = _segment_function(UnsortedSegmentMin)
-unsorted_segment_prod = _segment_function(UnsortedSegmentProd)
+unsorted_segment_max = _segment_function("unsorted_segment_max", UnsortedSegmentMax)
+unsorted_segment_min = _segment_function("unsorted_segment_min", UnsortedSegmentMin)
+unsorted_segment_prod = _segment_function("unsorted_segment_prod", UnsortedSegmentProd)
 
 
 def _sizes(data: Value, segment_ids: Value, num_segments: Any) -> Value:
@@ -190,9 +188,7 @@ def _sizes(data: Value, segment_ids: Value, num_segments: Any) -> Value:
 
     count = unsorted_segment_sum(ones_like(segment_ids, data.dtype), segment_ids, num_segments)
     wide = (data.type.rank or 0) - (segment_ids.type.rank or 0)
-    for _ in range(wide):
-        count = expand_dims(count, -1)
-    return maximum(count, 1)  # type: ignore[no-any-return]
+    return maximum(add_last_axes(count, wide), 1)  # type: ignore[no-any-return]
 
 
 def unsorted_segment_mean(

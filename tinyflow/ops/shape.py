@@ -14,6 +14,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype, int32, int64
 from tinyflow.core.error import DTypeError
+from tinyflow.core.order import producers_first
 from tinyflow.core.shape import Dim, opaque, size_of
 from tinyflow.ir.graph.nodes import Effect, Node
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, ranged
@@ -245,23 +246,23 @@ _LONGEST = 64  # nodes of an expression of sizes
 
 def shape_expression(value: Value) -> list[Node] | None:
     """The nodes that compute an integer from constants and shapes, producers first; else None."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [(value.node, False)]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-            continue
-        if node in done:
-            continue
-        done.add(node)
-        if len(done) > _LONGEST or not _is_size(node):
-            return None
-        stack.append((node, True))
-        if not isinstance(node.op, ShapeReader):
-            stack.extend((v.node, False) for v in reversed(node.inputs))
-    return order
+    count = 0
+
+    def needs(node: Node) -> list[Node]:
+        nonlocal count
+        count += 1
+        if count > _LONGEST or not _is_size(node):
+            raise _NotAShapeError
+        return [] if isinstance(node.op, ShapeReader) else [v.node for v in node.inputs]
+
+    try:
+        return producers_first([value.node], needs)
+    except _NotAShapeError:
+        return None
+
+
+class _NotAShapeError(Exception):
+    """Ends the walk of ``shape_expression``: most graphs are large, and few of them are shapes."""
 
 
 def _is_size(node: Node) -> bool:

@@ -21,7 +21,7 @@ from tinyflow.ir.loop.nodes import SERIAL, Alloc, Body, Buffer, For, If, Stmt, S
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped, floats
-from tinyflow.ops.indexing import _require_inside, checked_position
+from tinyflow.ops.indexing import checked_position, require_inside
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.loop_nests import counter, held, integer, nest, nest_rows
 from tinyflow.ops.movement import reshape
@@ -172,7 +172,7 @@ class TakeAlong(Op):
         return x.with_shape(positions.shape)
 
     def reference(self, x: Any, positions: Any) -> Any:
-        _require_inside(positions, np.shape(x)[1], "TakeAlong")
+        require_inside(positions, np.shape(x)[1], "TakeAlong")
         return np.take_along_axis(np.asarray(x), np.asarray(positions, np.int64), 1)
 
     def compute(self, x: te.Tensor, positions: te.Tensor) -> te.Tensor:

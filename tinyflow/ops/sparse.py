@@ -19,7 +19,7 @@ from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ops.base import Op, Sample, TensorType, Value, emit, emit_shaped, floats
 from tinyflow.ops.elementwise import multiply
-from tinyflow.ops.indexing import _require_inside, checked_position, gather
+from tinyflow.ops.indexing import checked_position, gather, require_inside
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.loop_nests import accumulate_rows
 from tinyflow.ops.movement import transpose
@@ -67,8 +67,8 @@ class SparseTensorDenseMatMul(Op):
 
     def reference(self, indices: Any, values: Any, b: Any) -> Any:
         to, source = (np.asarray(indices)[:, c] for c in self._sides())
-        _require_inside(to, self.num_rows, self.type_name)
-        _require_inside(source, np.shape(b)[0], self.type_name)
+        require_inside(to, self.num_rows, self.type_name)
+        require_inside(source, np.shape(b)[0], self.type_name)
         y = np.zeros((self.num_rows, np.shape(b)[1]), np.asarray(b).dtype)
         np.add.at(y, to, np.asarray(values)[:, None] * np.asarray(b)[source])
         return y

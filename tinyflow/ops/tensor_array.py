@@ -19,7 +19,7 @@ import numpy as np
 from tinyflow import te
 from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
-from tinyflow.core.shape import Dim, merge_shapes
+from tinyflow.core.shape import merge_shapes
 from tinyflow.ir.loop.nodes import Body, Buffer, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
@@ -309,9 +309,3 @@ class NewArrayLike(LikeOp):
 
     def samples(self, rng: np.random.Generator) -> Iterable[Any]:
         return ()
-
-
-def known_rows(array: Value) -> Any:
-    """The number of elements: an int, a symbol, or None."""
-    shape = array.type.shape
-    return shape[0] if shape and isinstance(shape[0], (int, Dim)) else None

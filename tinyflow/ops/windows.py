@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinyflow import te
-from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
+from tinyflow.core.error import InvalidArgumentError, ShapeError, TinyFlowError, Unsupported
+from tinyflow.core.shape import merge_shapes, show
 
 #: "SAME", "VALID", or (before, after) for each spatial axis
 Padding = Any
@@ -62,6 +63,22 @@ def check_attributes(
         raise InvalidArgumentError(
             f"explicit padding must be (before, after) >= 0 for each spatial axis, got {padding}"
         )
+
+
+def require_shape(given: Any, wanted: Any, problem: str, expected: str) -> None:
+    """Errors: ShapeError when the type ``given`` has not the shape of ``wanted``, which ends the
+    line of what is expected."""
+    try:
+        merge_shapes(wanted.shape, given.shape)
+    except TinyFlowError:
+        raise ShapeError(problem, expected=f"{expected} {show(wanted.shape)}") from None
+
+
+def check_windows(wanted: Any, given: Any, what: str) -> None:
+    """Errors: ShapeError when ``given`` has not the shape of ``wanted``."""
+    require_shape(
+        given, wanted, f"{what} has shape {show(given.shape)}", "one element per window:"
+    )
 
 
 def padding_of(padding: Padding, axis: int) -> Any:

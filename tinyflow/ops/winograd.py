@@ -21,7 +21,7 @@ from tinyflow.ops.conv_products import Interleave
 from tinyflow.ops.elementwise import add, multiply, negative, subtract
 from tinyflow.ops.movement import reshape
 from tinyflow.ops.padding import Pad
-from tinyflow.ops.slicing import strided_slice
+from tinyflow.ops.strided import strided_slice
 
 #: a grid of values, rows first
 Grid = list[list[Value]]

@@ -8,7 +8,7 @@ from functools import cache
 from tinyflow.core.error import InternalError
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Node, Op, Value
-from tinyflow.ir.graph.visit import bind, map_controls, remap, result_values
+from tinyflow.ir.graph.visit import ancestors, bind, map_controls, remap, result_values
 from tinyflow.passes.base import graph_pass
 
 #: composites inside composites; a deeper nest is an op that decomposes into itself
@@ -101,20 +101,4 @@ def expand(node: Node, inputs: tuple[Value, ...], builder: Builder) -> Sequence[
 
 def _parts(results: Iterable[Value], known: set[Value]) -> list[Node]:
     """The nodes between the composite's inputs and its results, producers first."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    for result in results:
-        if result in known:
-            continue
-        stack: list[tuple[Node, bool]] = [(result.node, False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-                continue
-            if node in done:
-                continue
-            done.add(node)
-            stack.append((node, True))
-            stack.extend((v.node, False) for v in reversed(node.inputs) if v not in known)
-    return order
+    return ancestors([v.node for v in results if v not in known], stop=known)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyflow.core.dtype import bool_, uint64
+from tinyflow.core.order import producers_first
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import result_values
@@ -94,25 +95,12 @@ def _needed(
     fetches: Sequence[Value], targets: Sequence[Node], fed: dict[Value, Value]
 ) -> list[Node]:
     """Nodes to run, cut at fed values; producers first, and in creation order where it is known."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    for root in [v.node for v in fetches if v not in fed] + list(targets):
-        stack: list[tuple[Node, bool]] = [(root, False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-                continue
-            if node in done:
-                continue
-            done.add(node)
-            stack.append((node, True))
-            for control in reversed(node.control_inputs):
-                if control not in done and not _all_fed(control, fed):
-                    stack.append((control, False))  # noqa: PERF401
-            for value in reversed(node.inputs):
-                if value.node not in done and value not in fed:
-                    stack.append((value.node, False))  # noqa: PERF401
+
+    def needs(node: Node) -> list[Node]:
+        found = [value.node for value in node.inputs if value not in fed]
+        return found + [c for c in node.control_inputs if not _all_fed(c, fed)]
+
+    order = producers_first([*(v.node for v in fetches if v not in fed), *targets], needs)
     # A node can only be made after what it reads, so sorting by creation keeps the order legal;
     # control edges added later are the exception, and they keep the depth-first order.
     numbers = [getattr(node, "number", None) for node in order]

@@ -22,8 +22,9 @@ from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Effect, Function, Node, Op, Value
 from tinyflow.ir.graph.visit import bind, map_controls, remap, result_values
 from tinyflow.ops.base import Binary, Unary
+from tinyflow.ops.conv_grads import ConvFilterGrad, ConvInputGrad
 from tinyflow.ops.convert import Cast
-from tinyflow.ops.convolution import Conv, ConvFilterGrad, ConvInputGrad, ConvOp
+from tinyflow.ops.convolution import Conv, ConvOp
 from tinyflow.ops.creation import FilledLike
 from tinyflow.ops.elementwise import AddN
 from tinyflow.ops.joining import ConcatPart, ConcatV2
@@ -34,7 +35,8 @@ from tinyflow.ops.normalization import FusedBatchNorm
 from tinyflow.ops.padding import MirrorPad, MirrorPadGrad, Pad, PadGrad
 from tinyflow.ops.pool_windows import PoolOp
 from tinyflow.ops.reduction import L2Loss, Reduction
-from tinyflow.ops.slicing import Slice, StridedSlice
+from tinyflow.ops.slicing import Slice
+from tinyflow.ops.strided import StridedSlice
 from tinyflow.ops.windows import FORMATS, channels_first
 from tinyflow.passes.base import graph_pass
 from tinyflow.passes.fusion.cost import elements, size_bytes

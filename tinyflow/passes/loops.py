@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyflow.core import options
 from tinyflow.core.error import InternalError
+from tinyflow.core.order import producers_first
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Function, Node, Value
 from tinyflow.ir.graph.visit import (
@@ -282,20 +283,11 @@ def order_arrays(fn: Function) -> Function:
 
 def _in_order(fn: Function, before: dict[Node, list[Node]]) -> list[Node]:
     """The nodes of ``fn``, each after what it reads and writes after the reads they wait for."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    for root in fn.nodes:
-        stack: list[tuple[Node, bool]] = [(root, False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-            elif node not in done:
-                done.add(node)
-                stack.append((node, True))
-                earlier = [*before.get(node, ()), *node.control_inputs]
-                stack.extend((n, False) for n in [*earlier, *[v.node for v in node.inputs]])
-    return order
+
+    def needs(node: Node) -> list[Node]:
+        return [*before.get(node, ()), *node.control_inputs, *(v.node for v in node.inputs)]
+
+    return producers_first(fn.nodes, needs)
 
 
 def _is_own(array: Value) -> bool:

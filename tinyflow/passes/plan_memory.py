@@ -23,7 +23,8 @@ ALIGNMENT = 64
 
 
 class Place(NamedTuple):
-    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch" or "arena".
+    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch", "arena", or
+    "reserved" for an array whose size only a run tells (runtime.reserved).
 
     key: what identifies the root within its kind; for "arena" the byte offset.
     """

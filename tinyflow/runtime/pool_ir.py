@@ -2,6 +2,9 @@
 
 Main constants: POOL_IR, POOL_OFFSETS. Imports nothing of this package.
 
+In the text, a line ``fields a b`` stands for two instructions: %p.a and %p.b are the addresses of
+these fields of %pool.
+
 How a parallel job is claimed (the whole proof of the pool is here):
 
 * ``ticket`` = generation << 32 | first << 16 | end: the chunks [first, end) are not yet claimed. To
@@ -19,6 +22,8 @@ How a parallel job is claimed (the whole proof of the pool is here):
   first publishes the ticket, then reads ``sleepers`` (both sequentially consistent): one of the two
   sees the other, no wake-up is lost.
 """
+
+import re
 
 CHUNK_BITS = 16
 MAX_WORKERS = 1023
@@ -46,7 +51,15 @@ POOL_OFFSETS = {
 }
 POOL_BYTES = 8 * _LINE + 8 * MAX_WORKERS
 
-POOL_IR = """
+
+def _addresses(line: re.Match[str]) -> str:
+    return "\n".join(
+        f"  %p.{name} = getelementptr i8, ptr %pool, i64 {POOL_OFFSETS[name]}"
+        for name in line[1].split()
+    )
+
+
+_TEXT = """
 ; ---- waiting ------------------------------------------------------------------------------------
 
 define void @spin(i64 %n) {
@@ -89,15 +102,15 @@ done:
 }
 
 define internal i1 @try_lock(ptr %pool) alwaysinline {
-  %busy = getelementptr i8, ptr %pool, i64 $busy
-  %pair = cmpxchg ptr %busy, i64 0, i64 1 acquire monotonic, align 8
+  fields busy
+  %pair = cmpxchg ptr %p.busy, i64 0, i64 1 acquire monotonic, align 8
   %won = extractvalue {i64, i1} %pair, 1
   ret i1 %won
 }
 
 define internal void @unlock(ptr %pool) alwaysinline {
-  %busy = getelementptr i8, ptr %pool, i64 $busy
-  store atomic i64 0, ptr %busy release, align 8
+  fields busy
+  store atomic i64 0, ptr %p.busy release, align 8
   ret void
 }
 
@@ -120,12 +133,7 @@ define internal i1 @is_open(i64 %ticket) alwaysinline {
 ; Claim and run chunks of the published job until none is unclaimed.
 define internal void @participate(ptr %pool, i1 %from_back) noinline {
 entry:
-  %p.ticket = getelementptr i8, ptr %pool, i64 $ticket
-  %p.fn = getelementptr i8, ptr %pool, i64 $fn
-  %p.buffers = getelementptr i8, ptr %pool, i64 $buffers
-  %p.extents = getelementptr i8, ptr %pool, i64 $extents
-  %p.n_tasks = getelementptr i8, ptr %pool, i64 $n_tasks
-  %p.chunk = getelementptr i8, ptr %pool, i64 $chunk
+  fields ticket fn buffers extents n_tasks chunk
   br label %look
 look:
   %mine = phi i64 [0, %entry], [%mine, %claim], [%mine.next, %run]
@@ -159,7 +167,7 @@ report:
   %helped = icmp ne i64 %mine, 0
   br i1 %helped, label %add, label %done
 add:
-  %p.finished = getelementptr i8, ptr %pool, i64 $finished
+  fields finished
   %before = atomicrmw add ptr %p.finished, i64 %mine release, align 8
   br label %done
 done:
@@ -170,14 +178,7 @@ done:
 define internal void @run_job(ptr %pool, ptr %fn, ptr %buffers, ptr %extents, i64 %n_tasks,
                               i64 %chunk, i64 %n_chunks) noinline {
 entry:
-  %p.ticket = getelementptr i8, ptr %pool, i64 $ticket
-  %p.fn = getelementptr i8, ptr %pool, i64 $fn
-  %p.buffers = getelementptr i8, ptr %pool, i64 $buffers
-  %p.extents = getelementptr i8, ptr %pool, i64 $extents
-  %p.n_tasks = getelementptr i8, ptr %pool, i64 $n_tasks
-  %p.chunk = getelementptr i8, ptr %pool, i64 $chunk
-  %p.finished = getelementptr i8, ptr %pool, i64 $finished
-  %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
+  fields ticket fn buffers extents n_tasks chunk finished sleepers
   store atomic ptr %fn, ptr %p.fn monotonic, align 8
   store atomic ptr %buffers, ptr %p.buffers monotonic, align 8
   store atomic ptr %extents, ptr %p.extents monotonic, align 8
@@ -208,11 +209,8 @@ help:
 ; Let up to %wanted sleepers go and look at the ticket.
 define internal void @wake(ptr %pool, i64 %wanted) noinline {
 entry:
-  %mutex = getelementptr i8, ptr %pool, i64 $mutex
-  %cond = getelementptr i8, ptr %pool, i64 $cond
-  %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
-  %p.epoch = getelementptr i8, ptr %pool, i64 $epoch
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  fields mutex cond sleepers epoch
+  %locked = call i32 @pthread_mutex_lock(ptr %p.mutex)
   %epoch = atomicrmw add ptr %p.epoch, i64 1 monotonic, align 8
   %sleepers = load atomic i64, ptr %p.sleepers monotonic, align 8
   %few = icmp slt i64 %wanted, %sleepers
@@ -222,14 +220,14 @@ one:
   %more = icmp sgt i64 %n, 0
   br i1 %more, label %signal, label %out
 signal:
-  %signalled = call i32 @pthread_cond_signal(ptr %cond)
+  %signalled = call i32 @pthread_cond_signal(ptr %p.cond)
   %n.next = sub i64 %n, 1
   br label %one
 all:
-  %broadcast = call i32 @pthread_cond_broadcast(ptr %cond)
+  %broadcast = call i32 @pthread_cond_broadcast(ptr %p.cond)
   br label %out
 out:
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %p.mutex)
   ret void
 }
 
@@ -245,13 +243,7 @@ define internal ptr @back_worker(ptr %pool) {
 
 define internal void @work(ptr %pool, i1 %from_back) noinline {
 entry:
-  %mutex = getelementptr i8, ptr %pool, i64 $mutex
-  %cond = getelementptr i8, ptr %pool, i64 $cond
-  %p.ticket = getelementptr i8, ptr %pool, i64 $ticket
-  %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
-  %p.epoch = getelementptr i8, ptr %pool, i64 $epoch
-  %p.stop = getelementptr i8, ptr %pool, i64 $stop
-  %p.spin_count = getelementptr i8, ptr %pool, i64 $spin_count
+  fields mutex cond ticket sleepers epoch stop spin_count
   call void @set_float_mode(i64 $default_float_mode)
   br label %awake
 awake:
@@ -273,7 +265,7 @@ help:
   call void @participate(ptr %pool, i1 %from_back)
   br label %awake
 doze:
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %locked = call i32 @pthread_mutex_lock(ptr %p.mutex)
   %counted = atomicrmw add ptr %p.sleepers, i64 1 seq_cst, align 8
   %epoch = load atomic i64, ptr %p.epoch monotonic, align 8
   br label %asleep
@@ -288,11 +280,11 @@ asleep:
   %rise = or i1 %work_or_stop, %called
   br i1 %rise, label %up, label %wait
 wait:
-  %waited = call i32 @pthread_cond_wait(ptr %cond, ptr %mutex)
+  %waited = call i32 @pthread_cond_wait(ptr %p.cond, ptr %p.mutex)
   br label %asleep
 up:
   %uncounted = atomicrmw sub ptr %p.sleepers, i64 1 monotonic, align 8
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %p.mutex)
   br i1 %stopped, label %leave, label %awake
 leave:
   ret void
@@ -303,9 +295,7 @@ define internal void @start_workers(ptr %pool, i64 %n) noinline {
 entry:
   %blocked = alloca [128 x i8], align 16
   %before = alloca [128 x i8], align 16
-  %p.n_workers = getelementptr i8, ptr %pool, i64 $n_workers
-  %p.n_started = getelementptr i8, ptr %pool, i64 $n_started
-  %threads = getelementptr i8, ptr %pool, i64 $threads
+  fields n_workers n_started threads
   ; Python expects asynchronous signals in its own threads: workers inherit a mask without them.
   %filled = call i32 @sigfillset(ptr %blocked)
 $unblock
@@ -316,7 +306,7 @@ next:
   %more = icmp slt i64 %i, %n
   br i1 %more, label %create, label %out
 create:
-  %slot = getelementptr i64, ptr %threads, i64 %i
+  %slot = getelementptr i64, ptr %p.threads, i64 %i
   %odd = and i64 %i, 1
   %in_front = icmp ne i64 %odd, 0
   %routine = select i1 %in_front, ptr @front_worker, ptr @back_worker
@@ -335,17 +325,9 @@ out:
 
 ; First state of a pool's memory, also its state in a forked child (which has none of the threads).
 define void @pool_init(ptr %pool, i64 %n_workers, i64 %spin_count) {
-  %mutex = getelementptr i8, ptr %pool, i64 $mutex
-  %cond = getelementptr i8, ptr %pool, i64 $cond
-  %p.ticket = getelementptr i8, ptr %pool, i64 $ticket
-  %p.busy = getelementptr i8, ptr %pool, i64 $busy
-  %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
-  %p.stop = getelementptr i8, ptr %pool, i64 $stop
-  %p.n_workers = getelementptr i8, ptr %pool, i64 $n_workers
-  %p.n_started = getelementptr i8, ptr %pool, i64 $n_started
-  %p.spin_count = getelementptr i8, ptr %pool, i64 $spin_count
-  %m = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
-  %c = call i32 @pthread_cond_init(ptr %cond, ptr null)
+  fields mutex cond ticket busy sleepers stop n_workers n_started spin_count
+  %m = call i32 @pthread_mutex_init(ptr %p.mutex, ptr null)
+  %c = call i32 @pthread_cond_init(ptr %p.cond, ptr null)
   store atomic i64 0, ptr %p.ticket monotonic, align 8
   store atomic i64 0, ptr %p.sleepers monotonic, align 8
   store atomic i64 0, ptr %p.stop monotonic, align 8
@@ -359,11 +341,7 @@ define void @pool_init(ptr %pool, i64 %n_workers, i64 %spin_count) {
 ; Let the workers finish, join them, and have %n_workers started at the next parallel launch.
 define void @pool_resize(ptr %pool, i64 %n_workers, i64 %spin_count) {
 entry:
-  %p.stop = getelementptr i8, ptr %pool, i64 $stop
-  %p.n_workers = getelementptr i8, ptr %pool, i64 $n_workers
-  %p.n_started = getelementptr i8, ptr %pool, i64 $n_started
-  %p.spin_count = getelementptr i8, ptr %pool, i64 $spin_count
-  %threads = getelementptr i8, ptr %pool, i64 $threads
+  fields stop n_workers n_started spin_count threads
   br label %lock
 lock:
   %won = call i1 @try_lock(ptr %pool)
@@ -381,7 +359,7 @@ next:
   %more = icmp slt i64 %i, %n
   br i1 %more, label %join, label %out
 join:
-  %slot = getelementptr i64, ptr %threads, i64 %i
+  %slot = getelementptr i64, ptr %p.threads, i64 %i
   %thread = load i64, ptr %slot
   %joined = call i32 @pthread_join(i64 %thread, ptr null)
   %i.next = add i64 %i, 1
@@ -398,9 +376,7 @@ out:
 ; Have the workers awake by the time the first job comes: start them, or wake those that sleep.
 define void @pool_wake(ptr %pool) {
 entry:
-  %p.sleepers = getelementptr i8, ptr %pool, i64 $sleepers
-  %p.n_workers = getelementptr i8, ptr %pool, i64 $n_workers
-  %p.n_started = getelementptr i8, ptr %pool, i64 $n_started
+  fields sleepers n_workers n_started
   %n_started = load atomic i64, ptr %p.n_started monotonic, align 8
   %started = icmp ne i64 %n_started, 0
   br i1 %started, label %running, label %cold
@@ -430,3 +406,5 @@ out:
   ret void
 }
 """
+
+POOL_IR = re.sub(r"^  fields (.+)$", _addresses, _TEXT, flags=re.MULTILINE)

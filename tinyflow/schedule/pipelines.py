@@ -22,7 +22,8 @@ from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.schedule.regions import inside_bounds
 from tinyflow.schedule.schedule import ScheduleError
-from tinyflow.schedule.stages import Computed, Loop, Stage, StageSchedule
+from tinyflow.schedule.stage_steps import Loop, Stage
+from tinyflow.schedule.stages import Computed, StageSchedule
 from tinyflow.schedule.stripes import accumulates, takes_any_order
 from tinyflow.te.bounds import Box, FuncTensor, as_box, cut, infer
 from tinyflow.te.func import Func, Update

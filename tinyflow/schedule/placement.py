@@ -1,7 +1,8 @@
 """Where a tensor of a schedule is computed: inside another's loop, at every use, into a copy.
 
 Main functions: ``attach``, ``inline``, ``cache_read``, ``cache_write``, each on the loops of a
-``StageSchedule`` (stages.py has the public methods). May import core, ir, te and schedule.
+``StageSchedule`` (stages.py and stage_steps.py have the public methods). May import core, ir, te
+and schedule.
 """
 
 from __future__ import annotations

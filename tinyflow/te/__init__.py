@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tinyflow.core.titled import titled as _titled
 from tinyflow.ir.scalar import nodes as _scalar
 from tinyflow.ir.scalar.nodes import (
     bitcast,
@@ -47,19 +48,18 @@ def call(name: str, *args: _scalar.Expr) -> _scalar.Expr:
 
 
 def _elementary(name: str) -> Any:
+    @_titled(name, f"{name} of scalar expressions; expanded by ir.scalar.math.")
     def function(*args: _scalar.Expr) -> _scalar.Expr:
         return _scalar.call(name, *args)
 
-    function.__name__ = name
-    function.__doc__ = f"{name} of scalar expressions; expanded by ir.scalar.math."
     return function
 
 
 def _unary(name: str) -> Any:
+    @_titled(name, f"{name} of a scalar expression.")
     def function(x: _scalar.Expr) -> _scalar.Expr:
         return _scalar.unary(name, x)
 
-    function.__name__ = name
     return function
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tinyflow.core.error import AxisError, InvalidArgumentError, Unsupported
+from tinyflow.core.order import producers_first
 from tinyflow.core.source import user_frame
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar import visit as scalar_visit
@@ -64,7 +65,8 @@ def infer(asked: Mapping[Func, Box]) -> dict[Func | Tensor, Box]:
     Errors: InvalidArgumentError where an index has no bounds, leaves an input, or where an update
     writes outside what is asked of a result.
     """
-    order = _in_order(list(asked))
+    roots: list[Func | Tensor] = [*asked]
+    order = producers_first(roots, lambda x: x.inputs if isinstance(x, Func) else ())
     needed: dict[Func | Tensor, Box] = dict(asked.items())
     for func in reversed(order):
         if not isinstance(func, Func):
@@ -82,20 +84,6 @@ def infer(asked: Mapping[Func, Box]) -> dict[Func | Tensor, Box]:
         if isinstance(tensor, Tensor):
             _check_input(tensor, needed)
     return {x: needed[x] for x in order}
-
-
-def _in_order(outputs: Sequence[Func]) -> list[Func | Tensor]:
-    done: dict[Func | Tensor, None] = {}
-    stack: list[tuple[Func | Tensor, bool]] = [(f, False) for f in reversed(outputs)]
-    while stack:
-        found, ready = stack.pop()
-        if ready:
-            done[found] = None
-        elif found not in done:
-            stack.append((found, True))
-            if isinstance(found, Func):
-                stack += [(x, False) for x in reversed(found.inputs)]
-    return list(done)
 
 
 def _variables(func: Func, box: Box, update: Update | None) -> dict[Expr, scalar_visit.Bound]:

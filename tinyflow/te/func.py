@@ -109,28 +109,6 @@ class RDom(Axis):
             )  # fmt: skip
         self.condition = condition if self.condition is None else self.condition & condition
 
-    def __add__(self, other: Any) -> Expr:
-        return self.expr + as_index(other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Expr:
-        return self.expr - as_index(other)
-
-    def __rsub__(self, other: Any) -> Expr:
-        return as_index(other) - self.expr
-
-    def __mul__(self, other: Any) -> Expr:
-        return self.expr * as_index(other)
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Any) -> Expr:
-        return self.expr // as_index(other)
-
-    def __mod__(self, other: Any) -> Expr:
-        return self.expr % as_index(other)
-
     def __repr__(self) -> str:
         return f"rdom({self.name}: {'x'.join(map(str, self.extents))})"
 

@@ -95,29 +95,30 @@ class Axis:
 
     @property
     def expr(self) -> Expr:
+        """What it is in an expression."""
         return self.var
 
     def __add__(self, other: Any) -> Expr:
-        return self.var + as_index(other)
+        return self.expr + as_index(other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Expr:
-        return self.var - as_index(other)
+        return self.expr - as_index(other)
 
     def __rsub__(self, other: Any) -> Expr:
-        return as_index(other) - self.var
+        return as_index(other) - self.expr
 
     def __mul__(self, other: Any) -> Expr:
-        return self.var * as_index(other)
+        return self.expr * as_index(other)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Expr:
-        return self.var // as_index(other)
+        return self.expr // as_index(other)
 
     def __mod__(self, other: Any) -> Expr:
-        return self.var % as_index(other)
+        return self.expr % as_index(other)
 
     def __repr__(self) -> str:
         return f"axis({self.name}: {self.extent})"

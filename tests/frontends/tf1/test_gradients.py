@@ -171,3 +171,18 @@ def test_gradients_keep_the_users_lines():
     places = dict(g.op.origin)
     assert g.op.source.line == line + 2 == places["gradient of"].line
     assert places["requested at"].line == line + 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_slice_whose_begin_follows_from_a_shape(dtype):
+    x = tf.placeholder(dtype, [None, 4])
+    last = tf.slice(x, [tf.shape(x)[0] - 2, 1], [2, -1])
+    (slope,) = tf.gradients(tf.reduce_sum(last * last), x)
+    with tf.Session() as sess:
+        for rows in (5, 2, 7, 3):
+            value = np.random.default_rng(rows).normal(size=(rows, 4)).astype(dtype)
+            want = np.zeros_like(value)
+            want[-2:, 1:] = 2 * value[-2:, 1:]
+            got = sess.run([last, slope], {x: value})
+            np.testing.assert_array_equal(got[0], value[-2:, 1:])
+            np.testing.assert_array_equal(got[1], want)

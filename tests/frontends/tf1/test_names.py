@@ -83,6 +83,17 @@ def test_helper_names_are_counted_though_no_helper_is_made():
     assert tf.rank(x).name == "Rank_1:0"
 
 
+def test_a_name_is_given_by_position_or_by_keyword():
+    x = tf.constant([1.0, 2.0])
+    assert tf.truediv(x, x, "by_place").name == "by_place:0"
+    assert tf.truediv(x, x, name="by_word").name == "by_word:0"
+    assert tf.cumsum(x, 0, False, True, "sums").name == "sums:0"
+    # Arguments that older programs use stand after the name.
+    assert tf.count_nonzero(x, None, None, tf.int32, "count", [0]).name == "count:0"
+    with pytest.raises(TypeError, match="name"):
+        tf.truediv(x, x, "by_place", name="by_word")
+
+
 def test_constants_of_literals_live_under_the_operation():
     x = tf.placeholder(tf.float32, [2, 3], name="x")
     tf.multiply(x, 2.0)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tinyflow as tf
+from tests.observing import steps_made
 from tinyflow.compile import step as compiled
 
 STORED = json.loads((Path(__file__).parent / "optimizer_numbers.json").read_text())
@@ -87,12 +88,8 @@ def test_names_are_those_of_tensorflow(name):
 
 def step_of(sess, fetch, feed):
     """The compiled step of a run."""
-    seen = []
-    compiled.observers.append(seen.append)
-    try:
+    with steps_made() as seen:
         sess.run(fetch, feed)
-    finally:
-        compiled.observers.remove(seen.append)
     return next(s for s in seen if isinstance(s, compiled.Step))
 
 
@@ -120,16 +117,12 @@ def test_learning_rate_that_changes_compiles_once():
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         sess.run(train, {rate: 0.1})
-        seen = []
-        compiled.observers.append(seen.append)
-        try:
+        with steps_made() as seen:
             before = sess.run(w)
             sess.run(train, {rate: 0.0})
             np.testing.assert_array_equal(sess.run(w), before)
             sess.run(train, {rate: 0.5})
             assert not np.array_equal(sess.run(w), before)
-        finally:
-            compiled.observers.remove(seen.append)
     steps = [s for s in seen if isinstance(s, compiled.Step) and s.feeds]
     assert not steps
 
@@ -298,9 +291,7 @@ def test_an_embedding_step_compiles_twice_for_all_counts():
     value, total = np.ones((50, 8), np.float32), np.full((50, 8), 0.1, np.float32)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
-        seen = []
-        compiled.observers.append(seen.append)
-        try:
+        with steps_made() as seen:
             for count in (5, 7, 1, 40, 100):
                 chosen = rng.integers(0, 10, count)
                 sess.run(train, {ids: chosen})
@@ -308,7 +299,5 @@ def test_an_embedding_step_compiles_twice_for_all_counts():
                 np.add.at(slope, chosen, 2 * (value[chosen] - 2))
                 total += slope * slope
                 value -= np.float32(0.1) * slope / np.sqrt(total)
-        finally:
-            compiled.observers.remove(seen.append)
         np.testing.assert_allclose(sess.run(table), value, rtol=1e-5)
     assert sum(hasattr(s, "written") for s in seen) <= 2

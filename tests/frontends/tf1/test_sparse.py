@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 import tinyflow as tf
+from tests.observing import steps_made
 
 
 def entries(rng, rows, columns, count):
@@ -130,8 +131,6 @@ def test_errors():
 
 def test_graph_convolution_with_sparse_dropout_learns():
     """Entries are dropped at random, so their number differs in every step: few compilations."""
-    from tinyflow.compile import step as compiled
-
     rng = np.random.default_rng(0)
     n, features, classes = 120, 20, 3
     labels = rng.integers(0, classes, n)
@@ -158,14 +157,10 @@ def test_graph_convolution_with_sparse_dropout_learns():
     )
     train = tf.train.AdamOptimizer(0.02).minimize(loss)
     feed = {support: adjacency, x: rows, keep: 0.7}
-    seen = []
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
-        compiled.observers.append(seen.append)
-        try:
+        with steps_made() as seen:
             losses = [sess.run([loss, train], feed)[0] for _ in range(40)]
-        finally:
-            compiled.observers.remove(seen.append)
         del feed[keep]
         found = sess.run(scores, feed).argmax(1)
     assert losses[-1] < 0.5 * losses[0]

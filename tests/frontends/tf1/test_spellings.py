@@ -169,3 +169,15 @@ def test_two_spellings_of_one_argument_at_once():
     ):
         with pytest.raises(ValueError, match="Cannot specify both"):
             call()
+
+
+@pytest.mark.parametrize("place", ["", "nn", "math", "layers", "train"])
+def test_help_shows_the_name_that_programs_call(place):
+    """Functions that a table makes are shown by their own names, not by their maker's."""
+    module = getattr(tf, place) if place else tf
+    shown = {
+        name: function.__qualname__
+        for name in dir(module)
+        if callable(function := getattr(module, name)) and hasattr(function, "__qualname__")
+    }
+    assert not {name: title for name, title in shown.items() if "<locals>" in title}

@@ -17,7 +17,7 @@ from tinyflow.ops.convert import cast
 from tinyflow.ops.creation import constant
 from tinyflow.ops.elementwise import add, exp, multiply
 from tinyflow.ops.movement import Reshape
-from tinyflow.ops.slicing import get_item
+from tinyflow.ops.python_index import get_item
 
 
 def test_one_line_per_node_with_name_and_place() -> None:

@@ -13,13 +13,24 @@ import numpy as np
 
 from tinyflow.core.dtype import as_dtype, float32, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
-from tinyflow.core.shape import normalize_axis
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.convert import convert_to_tensor, extents, graph_of, scoped, tensor
 from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.frontends.tf1.tensor_shape import TensorShape
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Value
-from tinyflow.ops import creation, indexing, joining, logical, movement, padding, sequence, slicing
+from tinyflow.ops import (
+    creation,
+    indexing,
+    joining,
+    logical,
+    movement,
+    padding,
+    python_index,
+    sequence,
+    slicing,
+    strided,
+)
 from tinyflow.ops import placeholder as placeholder_ops
 from tinyflow.ops import shape as shape_ops
 from tinyflow.ops.convert import cast as cast_op
@@ -299,7 +310,7 @@ def strided_slice(
     var: Any = None, name: str | None = None,
 ) -> Any:  # fmt: skip
     """``input_[begin:end:strides]`` with masks."""
-    return slicing.strided_slice(
+    return strided.strided_slice(
         tensor(input_, "input"), begin, end, strides, begin_mask, end_mask, ellipsis_mask,
         new_axis_mask, shrink_axis_mask, name,
     )  # fmt: skip
@@ -308,7 +319,7 @@ def strided_slice(
 @scoped("strided_slice")
 def get_item(x: Any, index: Any, name: str | None = None) -> Any:
     """``x[index]``."""
-    return slicing.get_item(x, index, name)
+    return python_index.get_item(x, index, name)
 
 
 @scoped("Pad")
@@ -349,16 +360,6 @@ def one_hot(
     return indexing.one_hot(indices, depth, on_value, off_value, axis, dtype, name)
 
 
-@scoped("UnsortedSegmentSum")
-def unsorted_segment_sum(
-    data: Any, segment_ids: Any, num_segments: Any, name: str | None = None
-) -> Any:
-    """Sums of the rows that share a segment id."""
-    return indexing.unsorted_segment_sum(
-        tensor(data, "data"), tensor(segment_ids, "segment_ids"), num_segments, name
-    )
-
-
 # ---------------------------------------------------------------------- choosing, converting
 
 
@@ -390,20 +391,19 @@ def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
     return cast_op(x, as_dtype(dtype), name or "Cast")
 
 
-def _converter(dtype_name: str, default: str) -> Any:
+def _converter(function_name: str, dtype_name: str, default: str) -> Any:
+    @titled(function_name, f"``tf.cast(x, tf.{dtype_name})``.")
     def convert(x: Any, name: str = default) -> Any:
         return cast(x, dtype_name, name)
 
-    convert.__name__ = default
-    convert.__doc__ = f"``tf.cast(x, tf.{dtype_name})``."
     return convert
 
 
-to_float = _converter("float32", "ToFloat")
-to_double = _converter("float64", "ToDouble")
-to_int32 = _converter("int32", "ToInt32")
-to_int64 = _converter("int64", "ToInt64")
-to_bfloat16 = _converter("bfloat16", "ToBFloat16")
+to_float = _converter("to_float", "float32", "ToFloat")
+to_double = _converter("to_double", "float64", "ToDouble")
+to_int32 = _converter("to_int32", "int32", "ToInt32")
+to_int64 = _converter("to_int64", "int64", "ToInt64")
+to_bfloat16 = _converter("to_bfloat16", "bfloat16", "ToBFloat16")
 
 
 @scoped("saturate_cast")
@@ -454,7 +454,3 @@ def static_int(value: Any, argument: str) -> int:
             f"{argument} must be an integer, got {value!r}",
             hint="the arguments may be in the wrong order" if isinstance(value, list) else None,
         ) from None
-
-
-def check_axis(axis: int, rank_of_input: int) -> int:
-    return normalize_axis(axis, rank_of_input)

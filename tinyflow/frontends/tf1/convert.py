@@ -144,16 +144,25 @@ def graph_of(*values: Any) -> Graph:
 def scoped(default: str) -> Callable[[F], F]:
     """A function whose nodes live in a name scope, its result under the scope's own name.
 
-    ``tf.truediv(x, 2.)`` makes ``truediv/y`` and ``truediv``. The function's ``name`` argument
-    receives the scope ("truediv/"), which the node that is the result takes as its name.
+    ``tf.truediv(x, 2.)`` makes ``truediv/y`` and ``truediv``. The function's ``name`` argument,
+    given by position or by keyword, receives the scope ("truediv/"), which the node that is the
+    result takes as its name.
     """
 
     def decorate(function: F) -> F:
+        place = function.__code__.co_varnames.index("name")
+
         @functools.wraps(function)
-        def wrapper(*args: Any, name: str | None = None, **keywords: Any) -> Any:
+        def wrapper(*args: Any, **keywords: Any) -> Any:
             graph = graph_of(*args, *keywords.values())
+            by_position = len(args) > place
+            name = args[place] if by_position else keywords.get("name")
             with graph.as_default(), graph.name_scope(name or default) as scope:
-                return function(*args, name=scope, **keywords)
+                if by_position:
+                    args = (*args[:place], scope, *args[place + 1 :])
+                else:
+                    keywords["name"] = scope
+                return function(*args, **keywords)
 
         return wrapper  # type: ignore[return-value]
 

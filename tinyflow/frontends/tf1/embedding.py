@@ -20,7 +20,7 @@ from tinyflow.ops.comparison import equal, less
 from tinyflow.ops.convert import identity
 from tinyflow.ops.elementwise import maximum
 from tinyflow.ops.logical import select
-from tinyflow.ops.movement import expand_dims, reshape, transpose
+from tinyflow.ops.movement import add_last_axes, reshape, transpose
 from tinyflow.ops.reduction import reduce_prod
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape as shape_of
@@ -78,9 +78,7 @@ def _from_several(tables: list[Any], ids: Any, strategy: str) -> Any:
     for n, table in enumerate(tables):
         own = equal(owner, n)
         found = indexing.gather(table, select(own, row, 0))
-        wide = own
-        for _ in range((found.type.rank or 0) - (own.type.rank or 0)):
-            wide = expand_dims(wide, -1)
+        wide = add_last_axes(own, (found.type.rank or 0) - (own.type.rank or 0))
         result = found if result is None else select(wide, found, result)
     return result
 

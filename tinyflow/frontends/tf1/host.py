@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyflow.core.error import InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.control import group
 from tinyflow.frontends.tf1.convert import graph_of, tensor
 from tinyflow.frontends.tf1.elements import Operation
@@ -65,6 +66,7 @@ def Assert(
 
 
 def _assertion(name: str, relation: Callable[[Any, Any], Any], sign: str) -> Callable[..., Any]:
+    @titled(name, f"An operation that fails unless x {sign} y for all elements.")
     def check(
         x: Any, y: Any, data: Any = None, summarize: int | None = None,
         message: str | None = None, name: str | None = None,
@@ -75,8 +77,6 @@ def _assertion(name: str, relation: Callable[[Any, Any], Any], sign: str) -> Cal
             holds = reduction.reduce_all(relation(x, y))
             return group(Assert(holds, [x, y] if data is None else data, summarize))
 
-    check.__name__ = check.__qualname__ = name
-    check.__doc__ = f"An operation that fails unless x {sign} y for all elements."
     return check
 
 

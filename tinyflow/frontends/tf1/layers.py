@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError, Unsupported
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1 import nn_functions, nn_pooling, nn_spatial
 from tinyflow.frontends.tf1.convert import is_tensor, tensor
 from tinyflow.frontends.tf1.graph_keys import GraphKeys, add_to_collection
@@ -107,6 +108,11 @@ def _conv_layer(dims: int) -> Callable[..., Any]:
     own_name = f"conv{dims}d"
     function = getattr(nn_spatial, own_name)
 
+    @titled(
+        own_name,
+        f"activation(conv{dims}d(inputs, kernel) + bias). Variables: kernel [taps.., c, filters], "
+        "bias [filters].",
+    )
     def layer(
         inputs: Any, filters: int, kernel_size: Any, strides: Any = 1, padding: str = "valid",
         data_format: str = "channels_last", dilation_rate: Any = 1, activation: Any = None,
@@ -133,11 +139,6 @@ def _conv_layer(dims: int) -> Callable[..., Any]:
             kind = "NCHW" if form[1] == "C" else "NHWC"
             return _finish(y, bias, activation, activity_regularizer, kind)
 
-    layer.__name__ = layer.__qualname__ = own_name
-    layer.__doc__ = (
-        f"activation(conv{dims}d(inputs, kernel) + bias). Variables: kernel [taps.., c, filters], "
-        "bias [filters]."
-    )
     return layer
 
 
@@ -214,7 +215,9 @@ def separable_conv2d(
 
 def _pool_layer(kind: str, dims: int) -> Callable[..., Any]:
     own_name = f"{'max' if kind == 'MAX' else 'average'}_pooling{dims}d"
+    what = "The largest element" if kind == "MAX" else "The mean"
 
+    @titled(own_name, f"{what} of every window of {dims} spatial axes.")
     def layer(
         inputs: Any, pool_size: Any, strides: Any, padding: str = "valid",
         data_format: str = "channels_last", name: Name = None,
@@ -227,9 +230,6 @@ def _pool_layer(kind: str, dims: int) -> Callable[..., Any]:
                 form,
             )  # fmt: skip
 
-    layer.__name__ = layer.__qualname__ = own_name
-    what = "The largest element" if kind == "MAX" else "The mean"
-    layer.__doc__ = f"{what} of every window of {dims} spatial axes."
     return layer
 
 

@@ -7,13 +7,15 @@ May import core, ops, convert. Every result is a tensor: a new rate recompiles n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinyflow.core.error import DTypeError, InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import cast
-from tinyflow.frontends.tf1.convert import convert_to_tensor, graph_of, is_tensor, tensor
+from tinyflow.frontends.tf1.convert import convert_to_tensor, graph_of, is_tensor, scoped, tensor
 from tinyflow.ops.comparison import equal, less_equal
 from tinyflow.ops.convert import identity
 from tinyflow.ops.elementwise import exp, minimum
@@ -42,43 +44,40 @@ def _like(value: Any, rate: Any) -> Any:
     )
 
 
-def exponential_decay(
-    learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any,
-    staircase: bool = False, name: str | None = None,
-) -> Any:  # fmt: skip
-    """learning_rate * decay_rate ** (global_step / decay_steps), the quotient rounded down for
-    ``staircase``."""
-    graph = graph_of(learning_rate, global_step)
-    with graph.as_default(), graph.name_scope(name or "ExponentialDecay") as scope:
+def _decay(name: str, default: str, formula: str, decayed: Callable[..., Any]) -> Any:
+    """decayed(rate, decay rate, share): the new rate; share is global_step / decay_steps."""
+
+    @scoped(default)
+    @titled(name, f"{formula}, the quotient rounded down for ``staircase``.")
+    def decay(
+        learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any,
+        staircase: bool = False, name: str | None = None,
+    ) -> Any:  # fmt: skip
         rate, step, steps = _progress(learning_rate, global_step, decay_steps)
-        p = floor(step / steps) if staircase else step / steps
-        return identity(rate * power(_like(decay_rate, rate), p), name=scope)
+        share = floor(step / steps) if staircase else step / steps
+        return identity(decayed(rate, _like(decay_rate, rate), share), name=name)
+
+    return decay
 
 
-def natural_exp_decay(
-    learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any,
-    staircase: bool = False, name: str | None = None,
-) -> Any:  # fmt: skip
-    """learning_rate * exp(-decay_rate * global_step / decay_steps)."""
-    graph = graph_of(learning_rate, global_step)
-    with graph.as_default(), graph.name_scope(name or "NaturalExpDecay") as scope:
-        rate, step, steps = _progress(learning_rate, global_step, decay_steps)
-        p = floor(step / steps) if staircase else step / steps
-        return identity(rate * exp(-_like(decay_rate, rate) * p), name=scope)
+exponential_decay = _decay(
+    "exponential_decay", "ExponentialDecay",
+    "learning_rate * decay_rate ** (global_step / decay_steps)",
+    lambda rate, decay, share: rate * power(decay, share),
+)  # fmt: skip
+natural_exp_decay = _decay(
+    "natural_exp_decay", "NaturalExpDecay",
+    "learning_rate * exp(-decay_rate * (global_step / decay_steps))",
+    lambda rate, decay, share: rate * exp(-decay * share),
+)  # fmt: skip
+inverse_time_decay = _decay(
+    "inverse_time_decay", "InverseTimeDecay",
+    "learning_rate / (1 + decay_rate * (global_step / decay_steps))",
+    lambda rate, decay, share: rate / (1.0 + decay * share),
+)  # fmt: skip
 
 
-def inverse_time_decay(
-    learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any,
-    staircase: bool = False, name: str | None = None,
-) -> Any:  # fmt: skip
-    """learning_rate / (1 + decay_rate * global_step / decay_steps)."""
-    graph = graph_of(learning_rate, global_step)
-    with graph.as_default(), graph.name_scope(name or "InverseTimeDecay") as scope:
-        rate, step, steps = _progress(learning_rate, global_step, decay_steps)
-        p = floor(step / steps) if staircase else step / steps
-        return identity(rate / (1.0 + _like(decay_rate, rate) * p), name=scope)
-
-
+@scoped("PolynomialDecay")
 def polynomial_decay(
     learning_rate: Any, global_step: Any, decay_steps: Any, end_learning_rate: Any = 0.0001,
     power: Any = 1.0, cycle: bool = False, name: str | None = None,
@@ -89,29 +88,26 @@ def polynomial_decay(
     """
     from tinyflow.ops.special import power as raised
 
-    graph = graph_of(learning_rate, global_step)
-    with graph.as_default(), graph.name_scope(name or "PolynomialDecay") as scope:
-        rate, step, steps = _progress(learning_rate, global_step, decay_steps)
-        end = _like(end_learning_rate, rate)
-        if cycle:
-            steps = steps * select(equal(step, 0.0), 1.0, ceil(step / steps))
-        else:
-            step = minimum(step, steps)
-        p = step / steps
-        return identity((rate - end) * raised(1.0 - p, _like(power, rate)) + end, name=scope)
+    rate, step, steps = _progress(learning_rate, global_step, decay_steps)
+    end = _like(end_learning_rate, rate)
+    if cycle:
+        steps = steps * select(equal(step, 0.0), 1.0, ceil(step / steps))
+    else:
+        step = minimum(step, steps)
+    p = step / steps
+    return identity((rate - end) * raised(1.0 - p, _like(power, rate)) + end, name=name)
 
 
+@scoped("CosineDecay")
 def cosine_decay(
     learning_rate: Any, global_step: Any, decay_steps: Any, alpha: float = 0.0,
     name: str | None = None,
 ) -> Any:  # fmt: skip
     """learning_rate * ((1 - alpha) * (1 + cos(pi step / decay_steps)) / 2 + alpha)."""
-    graph = graph_of(learning_rate, global_step)
-    with graph.as_default(), graph.name_scope(name or "CosineDecay") as scope:
-        rate, step, steps = _progress(learning_rate, global_step, decay_steps)
-        done = minimum(step, steps) / steps
-        share = 0.5 * (1.0 + cos(math.pi * done))
-        return identity(rate * ((1.0 - alpha) * share + alpha), name=scope)
+    rate, step, steps = _progress(learning_rate, global_step, decay_steps)
+    done = minimum(step, steps) / steps
+    share = 0.5 * (1.0 + cos(math.pi * done))
+    return identity(rate * ((1.0 - alpha) * share + alpha), name=name)
 
 
 def piecewise_constant(x: Any, boundaries: Any, values: Any, name: str | None = None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyflow.core.dtype import as_dtype, int64
 from tinyflow.core.error import AxisError, InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import cast, one_of, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.frontends.tf1.elements import Tensor
@@ -164,11 +165,10 @@ def _beside(literal: Any, other: Any, name: str) -> Any:
     return convert_to_tensor(literal, other.dtype if typed and not known else None, name)
 
 
+@scoped("Tensordot")
 def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Any:
     """Products summed over pairs of dimensions."""
-    graph = graph_of(a, b)
-    with graph.as_default(), graph.name_scope(name or "Tensordot") as scope:
-        return contraction.tensordot(tensor(a, "a"), tensor(b, "b"), axes, scope)
+    return contraction.tensordot(tensor(a, "a"), tensor(b, "b"), axes, name)
 
 
 # ---------------------------------------------------------------------- reductions
@@ -199,6 +199,9 @@ def _reserve_axes(graph: Any, x: Any, axis: Any) -> None:
 
 
 def _reduction(function: Callable[..., Any], doc: str) -> Callable[..., Any]:
+    over = " over ``axis`` (2016: ``reduction_indices``), over all without it."
+
+    @titled(function.__name__, doc + over)
     def reduce(
         input_tensor: Any, axis: Any = None, keepdims: bool | None = None,
         name: str | None = None, reduction_indices: Any = None, keep_dims: bool | None = None,
@@ -215,9 +218,6 @@ def _reduction(function: Callable[..., Any], doc: str) -> Callable[..., Any]:
                 _hint_inner_reduction(error, x)
                 raise
 
-    reduce.__name__ = function.__name__
-    reduce.__qualname__ = function.__name__
-    reduce.__doc__ = doc + " over ``axis`` (2016: ``reduction_indices``), over all without it."
     return reduce
 
 
@@ -249,6 +249,7 @@ reduce_any = _reduction(reduction.reduce_any, "Logical or")
 reduce_euclidean_norm = _reduction(reduction.reduce_euclidean_norm, "The Euclidean norm")
 
 
+@scoped("ReduceLogSumExp")
 def reduce_logsumexp(
     input_tensor: Any, axis: Any = None, keepdims: bool | None = None, name: str | None = None,
     reduction_indices: Any = None, keep_dims: bool | None = None,
@@ -256,9 +257,7 @@ def reduce_logsumexp(
     """log(sum(exp(x))) without overflow."""
     axis = one_of(axis, reduction_indices, "axis", "reduction_indices", "reduce_logsumexp")
     keepdims = bool(one_of(keepdims, keep_dims, "keepdims", "keep_dims", "reduce_logsumexp"))
-    graph = graph_of(input_tensor)
-    with graph.as_default(), graph.name_scope(name or "ReduceLogSumExp") as scope:
-        return reduction.reduce_logsumexp(tensor(input_tensor), _axes(axis), keepdims, name=scope)
+    return reduction.reduce_logsumexp(tensor(input_tensor), _axes(axis), keepdims, name=name)
 
 
 @scoped("reduce_variance")
@@ -321,26 +320,22 @@ def norm(
     return power(total, 1.0 / ord, name=name)
 
 
-def argmax(
-    input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
-    output_type: Any = int64,
-) -> Any:  # fmt: skip
-    """The position of the largest element along ``axis`` (2016: ``dimension``)."""
-    axis = one_of(axis, dimension, "axis", "dimension", "argmax")
-    return position.argmax(
-        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMax"
+def _position(function: Callable[..., Any], default: str, what: str) -> Callable[..., Any]:
+    @titled(
+        function.__name__, f"The position of {what} along ``axis`` (2016: ``dimension``)."
     )
+    def where(
+        input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
+        output_type: Any = int64,
+    ) -> Any:  # fmt: skip
+        axis = one_of(axis, dimension, "axis", "dimension", function.__name__)
+        return function(tensor(input), 0 if axis is None else axis, output_type, name or default)
+
+    return where
 
 
-def argmin(
-    input: Any, axis: Any = None, name: str | None = None, dimension: Any = None,
-    output_type: Any = int64,
-) -> Any:  # fmt: skip
-    """The position of the smallest element along ``axis``."""
-    axis = one_of(axis, dimension, "axis", "dimension", "argmin")
-    return position.argmin(
-        tensor(input), 0 if axis is None else axis, output_type, name or "ArgMin"
-    )
+argmax = _position(position.argmax, "ArgMax", "the largest element")
+argmin = _position(position.argmin, "ArgMin", "the smallest element")
 
 
 def stop_gradient(input: Any, name: str | None = None) -> Any:

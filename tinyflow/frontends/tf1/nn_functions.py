@@ -119,6 +119,7 @@ def sigmoid_cross_entropy_with_logits(
         return nn.sigmoid_cross_entropy_with_logits(labels, logits, name=scope)
 
 
+@scoped("logistic_loss")
 def weighted_cross_entropy_with_logits(
     labels: Any = None, logits: Any = None, pos_weight: Any = None, name: str | None = None,
     targets: Any = None,
@@ -127,14 +128,12 @@ def weighted_cross_entropy_with_logits(
     from tinyflow.ops.special import log1p
 
     labels = one_of(labels, targets, "labels", "targets", "weighted_cross_entropy_with_logits")
-    graph = graph_of(labels, logits, pos_weight)
-    with graph.as_default(), graph.name_scope(name or "logistic_loss") as scope:
-        z, x = tensor(labels, "labels"), tensor(logits, "logits")
-        weight = (pos_weight - 1) * z + 1
-        small = log1p(elementwise.exp(elementwise.negative(elementwise.absolute(x))))
-        tail = elementwise.add(small, relu(elementwise.negative(x)))
-        first = elementwise.multiply(elementwise.subtract(1, z), x)
-        return elementwise.add(first, elementwise.multiply(weight, tail), name=scope)
+    z, x = tensor(labels, "labels"), tensor(logits, "logits")
+    weight = (pos_weight - 1) * z + 1
+    small = log1p(elementwise.exp(elementwise.negative(elementwise.absolute(x))))
+    tail = elementwise.add(small, relu(elementwise.negative(x)))
+    first = elementwise.multiply(elementwise.subtract(1, z), x)
+    return elementwise.add(first, elementwise.multiply(weight, tail), name=name)
 
 
 def bias_add(value: Any, bias: Any, data_format: str | None = None, name: str | None = None) -> Any:
@@ -156,14 +155,13 @@ def relu_layer(x: Any, weights: Any, biases: Any, name: str | None = None) -> An
     return relu(nn.bias_add(product, _beside(biases, product, "biases")), name=name)
 
 
+@scoped("l2_normalize")
 def l2_normalize(
     x: Any, axis: Any = None, epsilon: float = 1e-12, name: str | None = None, dim: Any = None
 ) -> Any:
     """x / sqrt(max(sum(x**2), epsilon))."""
     axis = one_of(axis, dim, "axis", "dim", "l2_normalize")
-    graph = graph_of(x)
-    with graph.as_default(), graph.name_scope(name or "l2_normalize") as scope:
-        return nn.l2_normalize(tensor(x, "x"), _axes(axis), epsilon, scope)
+    return nn.l2_normalize(tensor(x, "x"), _axes(axis), epsilon, name)
 
 
 def moments(

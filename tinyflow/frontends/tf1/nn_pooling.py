@@ -7,13 +7,14 @@ May import core, ops, convert, nn_spatial.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from tinyflow.core.dtype import as_dtype, int64
 from tinyflow.core.error import InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import one_of
-from tinyflow.frontends.tf1.convert import extents, graph_of, tensor
+from tinyflow.frontends.tf1.convert import extents, graph_of, scoped, tensor
 from tinyflow.frontends.tf1.nn_spatial import Name, attributes, spatial_rank, steps
 from tinyflow.ops import adaptive_pooling, lp_pooling, morphology, pool_positions, pooling
 from tinyflow.ops.elementwise import negative
@@ -31,86 +32,80 @@ def _pool(
     return kind(value, size, *own, name=name, **rest)
 
 
-def max_pool(
-    value: Any = None, ksize: Any = None, strides: Any = None, padding: Any = None,
-    data_format: str = "NHWC", name: Name = None, input: Any = None,
-) -> Any:  # fmt: skip
-    """The largest element of every window of [n, h, w, c]."""
-    value = one_of(value, input, "value", "input", "max_pool")
-    return _pool(pooling.max_pool, 2, value, ksize, strides, padding, data_format, None,
-                 name or "MaxPool")  # fmt: skip
+class _Kind(NamedTuple):
+    """One number of every window, in the words of TensorFlow's functions."""
+
+    word: str
+    function: Callable[..., Any]
+    #: the default name of the node, by the number of spatial axes
+    names: dict[int, str]
+    #: what it gives, for ``help``
+    gives: str
+
+    def of(
+        self, dims: int, value: Any, ksize: Any, strides: Any, padding: Any,
+        data_format: str | None, name: Name,
+    ) -> Any:  # fmt: skip
+        return _pool(self.function, dims, value, ksize, strides, padding, data_format, None,
+                     name or self.names[dims])  # fmt: skip
+
+    def doc(self, dims: int) -> str:
+        axes = ", ".join(FORMATS[dims][0].lower())
+        return self.gives.format(f"every window of [{axes}]")
 
 
-def avg_pool(
-    value: Any = None, ksize: Any = None, strides: Any = None, padding: Any = None,
-    data_format: str = "NHWC", name: Name = None, input: Any = None,
-) -> Any:  # fmt: skip
-    """The mean of every window of [n, h, w, c]; padding does not count."""
-    value = one_of(value, input, "value", "input", "avg_pool")
-    return _pool(pooling.avg_pool, 2, value, ksize, strides, padding, data_format, None,
-                 name or "AvgPool")  # fmt: skip
+_MAX = _Kind("max_pool", pooling.max_pool, {1: "MaxPool1d", 2: "MaxPool", 3: "MaxPool3D"},
+             "The largest element of {}.")  # fmt: skip
+_AVG = _Kind("avg_pool", pooling.avg_pool, {1: "AvgPool1D", 2: "AvgPool", 3: "AvgPool3D"},
+             "The mean of {}; padding does not count.")  # fmt: skip
 
 
-def max_pool1d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NWC", name: Name = None
-) -> Any:
-    """The largest element of every window of [n, w, c]."""
-    return _pool(pooling.max_pool, 1, input, ksize, strides, padding, data_format, None,
-                 name or "MaxPool1d")  # fmt: skip
+def _pool_of_images(kind: _Kind) -> Callable[..., Any]:
+    """The oldest form, which takes its input under two names."""
+
+    @titled(kind.word, kind.doc(2))
+    def function(
+        value: Any = None, ksize: Any = None, strides: Any = None, padding: Any = None,
+        data_format: str = "NHWC", name: Name = None, input: Any = None,
+    ) -> Any:  # fmt: skip
+        value = one_of(value, input, "value", "input", kind.word)
+        return kind.of(2, value, ksize, strides, padding, data_format, name)
+
+    return function
 
 
-def avg_pool1d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NWC", name: Name = None
-) -> Any:
-    """The mean of every window of [n, w, c]."""
-    return _pool(pooling.avg_pool, 1, input, ksize, strides, padding, data_format, None,
-                 name or "AvgPool1D")  # fmt: skip
+def _pool_of_axes(kind: _Kind, dims: int) -> Callable[..., Any]:
+    @titled(f"{kind.word}{dims}d", kind.doc(dims))
+    def function(
+        input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = FORMATS[dims][0],
+        name: Name = None,
+    ) -> Any:  # fmt: skip
+        return kind.of(dims, input, ksize, strides, padding, data_format, name)
+
+    return function
 
 
-def max_pool3d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NDHWC",
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """The largest element of every window of [n, d, h, w, c]."""
-    return _pool(pooling.max_pool, 3, input, ksize, strides, padding, data_format, None,
-                 name or "MaxPool3D")  # fmt: skip
+def _pool_by_rank(kind: _Kind) -> Callable[..., Any]:
+    @titled(
+        f"{kind.word}_nd",
+        f"``{kind.word}`` of one to three spatial axes, as many as the input has.",
+    )
+    def function(
+        input: Any, ksize: Any, strides: Any, padding: Any, data_format: str | None = None,
+        name: Name = None,
+    ) -> Any:  # fmt: skip
+        with graph_of(input).as_default():
+            input = tensor(input)
+        dims = spatial_rank(input.type.rank, None, kind.word)
+        return kind.of(dims, input, ksize, strides, padding, data_format, name)
+
+    return function
 
 
-def avg_pool3d(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NDHWC",
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """The mean of every window of [n, d, h, w, c]."""
-    return _pool(pooling.avg_pool, 3, input, ksize, strides, padding, data_format, None,
-                 name or "AvgPool3D")  # fmt: skip
-
-
-def max_pool_nd(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str | None = None,
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """``max_pool`` of one to three spatial axes, as many as the input has."""
-    return _pool_by_rank("max_pool", input, ksize, strides, padding, data_format, name)
-
-
-def avg_pool_nd(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: str | None = None,
-    name: Name = None,
-) -> Any:  # fmt: skip
-    """``avg_pool`` of one to three spatial axes, as many as the input has."""
-    return _pool_by_rank("avg_pool", input, ksize, strides, padding, data_format, name)
-
-
-def _pool_by_rank(
-    kind: str, input: Any, ksize: Any, strides: Any, padding: Any, data_format: str | None,
-    name: Name,
-) -> Any:  # fmt: skip
-    with graph_of(input).as_default():
-        input = tensor(input)
-    dims = spatial_rank(input.type.rank, None, kind)
-    title = {"max_pool": "MaxPool", "avg_pool": "AvgPool"}[kind] + ("", "1D", "", "3D")[dims]
-    return _pool(getattr(pooling, kind), dims, input, ksize, strides, padding, data_format, None,
-                 name or title)  # fmt: skip
+max_pool, avg_pool = _pool_of_images(_MAX), _pool_of_images(_AVG)
+max_pool1d, max_pool3d = (_pool_of_axes(_MAX, dims) for dims in (1, 3))
+avg_pool1d, avg_pool3d = (_pool_of_axes(_AVG, dims) for dims in (1, 3))
+max_pool_nd, avg_pool_nd = _pool_by_rank(_MAX), _pool_by_rank(_AVG)
 
 
 def pool(
@@ -124,18 +119,19 @@ def pool(
     Not in TensorFlow, in torch's and ONNX's meaning: ceil_mode (a last window may reach beyond the
     end), count_include_pad (a mean counts the padding's zeros).
     """
-    kinds = {"MAX": (pooling.max_pool, "max_pool"), "AVG": (pooling.avg_pool, "avg_pool")}
+    kinds = {"MAX": _MAX, "AVG": _AVG}
     if pooling_type not in kinds:
         raise InvalidArgumentError(f"unknown pooling_type {pooling_type!r}", choices=tuple(kinds))
-    kind, default = kinds[pooling_type]
+    kind = kinds[pooling_type]
     rate = one_of(dilation_rate, dilations, "dilation_rate", "dilations", "pool")
     rest: dict[str, Any] = {"ceil": ceil_mode}
     if pooling_type == "AVG" and count_include_pad:
         rest["counted"] = "padded"
-    return _pool(kind, len(window_shape), input, window_shape, strides, padding, data_format, rate,
-                 name or default, **rest)  # fmt: skip
+    return _pool(kind.function, len(window_shape), input, window_shape, strides, padding,
+                 data_format, rate, name or kind.word, **rest)  # fmt: skip
 
 
+@scoped("MaxPoolWithArgmax")
 def max_pool_with_argmax(
     input: Any, ksize: Any, strides: Any, padding: Any, data_format: str = "NHWC",
     Targmax: Any = None, name: Name = None, output_dtype: Any = None,
@@ -147,23 +143,22 @@ def max_pool_with_argmax(
     Other formats than TensorFlow's NHWC, and one or three spatial axes, count row by row, too, in
     the order in which the format stores the elements.
     """
-    graph = graph_of(input)
-    with graph.as_default(), graph.name_scope(name or "MaxPoolWithArgmax") as scope:
-        x = tensor(input)
-        dims = len(data_format) - 2
-        own = attributes(dims, strides, padding, None, data_format)
-        size = steps(ksize, dims, data_format, "ksize")
-        y = pooling.max_pool(x, size, *own, name=scope)
-        dtype = output_dtype or Targmax or int64
-        return y, pool_positions.max_positions(
-            x, size, *own, within=_within(include_batch_in_index), dtype=dtype
-        )
+    x = tensor(input)
+    dims = len(data_format) - 2
+    own = attributes(dims, strides, padding, None, data_format)
+    size = steps(ksize, dims, data_format, "ksize")
+    y = pooling.max_pool(x, size, *own, name=name)
+    dtype = output_dtype or Targmax or int64
+    return y, pool_positions.max_positions(
+        x, size, *own, within=_within(include_batch_in_index), dtype=dtype
+    )
 
 
 def _within(include_batch_in_index: bool) -> str:
     return "batch" if include_batch_in_index else "image"
 
 
+@scoped("MaxUnpool")
 def max_unpool(
     value: Any, argmax: Any, output_shape: Any, data_format: str = "NHWC",
     include_batch_in_index: bool = False, name: Name = None,
@@ -173,12 +168,10 @@ def max_unpool(
 
     Where windows overlap and chose one element, the last value put there stays.
     """
-    graph = graph_of(value, argmax, output_shape)
-    with graph.as_default(), graph.name_scope(name or "MaxUnpool") as scope:
-        return pool_positions.max_unpool(
-            tensor(value), tensor(argmax), extents(output_shape),
-            _within(include_batch_in_index), data_format, name=scope,
-        )  # fmt: skip
+    return pool_positions.max_unpool(
+        tensor(value), tensor(argmax), extents(output_shape), _within(include_batch_in_index),
+        data_format, name=name,
+    )  # fmt: skip
 
 
 def lp_pool(
@@ -204,28 +197,26 @@ def _counts(output_size: Any, data_format: str | None) -> tuple[tuple[int, ...],
     return counts, data_format or FORMATS[len(counts)][0]
 
 
+@scoped("AdaptiveAvgPool")
 def adaptive_avg_pool(
     input: Any, output_size: Any, data_format: str | None = None, name: Name = None
 ) -> Any:
     """The means of ``output_size`` windows per spatial axis, as equal as they can be (torch)."""
-    graph = graph_of(input)
-    with graph.as_default(), graph.name_scope(name or "AdaptiveAvgPool") as scope:
-        own = _counts(output_size, data_format)
-        return adaptive_pooling.adaptive_avg_pool(tensor(input), *own, name=scope)
+    own = _counts(output_size, data_format)
+    return adaptive_pooling.adaptive_avg_pool(tensor(input), *own, name=name)
 
 
+@scoped("AdaptiveMaxPool")
 def adaptive_max_pool(
     input: Any, output_size: Any, data_format: str | None = None,
     include_batch_in_index: bool = False, output_dtype: Any = int64, name: Name = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """The largest elements of ``output_size`` windows per spatial axis (torch), and where they lie,
     counted as in ``max_pool_with_argmax``."""
-    graph = graph_of(input)
-    with graph.as_default(), graph.name_scope(name or "AdaptiveMaxPool") as scope:
-        own = _counts(output_size, data_format)
-        return adaptive_pooling.adaptive_max_pool(
-            tensor(input), *own, _within(include_batch_in_index), as_dtype(output_dtype), scope
-        )
+    own = _counts(output_size, data_format)
+    return adaptive_pooling.adaptive_max_pool(
+        tensor(input), *own, _within(include_batch_in_index), as_dtype(output_dtype), name
+    )
 
 
 def dilation2d(
@@ -241,16 +232,15 @@ def dilation2d(
         return morphology.dilation2d(tensor(input), tensor(filter), *own, name or "Dilation2D")
 
 
+@scoped("erosion2d")
 def erosion2d(
     value: Any, kernel: Any, strides: Any, rates: Any, padding: Any, name: Name = None
 ) -> Any:
     """Smallest value - kernel of every window, the kernel turned around."""
-    graph = graph_of(value, kernel)
-    with graph.as_default(), graph.name_scope(name or "erosion2d") as scope:
-        turned = reverse(tensor(kernel, "kernel"), (0, 1), name="ReverseV2")
-        least = negative(tensor(value, "value"), name="Neg")
-        own = attributes(2, strides, padding, rates, "NHWC")[:3]
-        return negative(morphology.dilation2d(least, turned, *own, scope), name="Neg")
+    turned = reverse(tensor(kernel, "kernel"), (0, 1), name="ReverseV2")
+    least = negative(tensor(value, "value"), name="Neg")
+    own = attributes(2, strides, padding, rates, "NHWC")[:3]
+    return negative(morphology.dilation2d(least, turned, *own, name), name="Neg")
 
 
 def extract_image_patches(

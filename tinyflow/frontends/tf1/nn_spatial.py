@@ -6,12 +6,14 @@ May import core, ops, convert.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError, Unsupported
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import one_of
-from tinyflow.frontends.tf1.convert import extents, graph_of, tensor
-from tinyflow.ops import convolution, creation, movement, normalization
+from tinyflow.frontends.tf1.convert import extents, graph_of, scoped, tensor
+from tinyflow.ops import conv_grads, convolution, creation, movement, normalization
 from tinyflow.ops.activation import relu
 from tinyflow.ops.convert import cast, stop_gradient
 from tinyflow.ops.elementwise import divide, multiply, negative, squared_difference
@@ -116,6 +118,7 @@ def conv3d(
     return convolution.conv(input, filter, *own, name=name or "Conv3D")
 
 
+@scoped("convolution")
 def convolution_nd(
     input: Any, filter: Any = None, padding: Any = None, strides: Any = None,
     dilation_rate: Any = None, name: Name = None, data_format: str | None = None,
@@ -123,13 +126,11 @@ def convolution_nd(
 ) -> Any:  # fmt: skip
     """Convolution of one to three spatial axes, as many as the filter has."""
     filter = one_of(filter, filters, "filter", "filters", "convolution")
-    graph = graph_of(input, filter)
-    with graph.as_default(), graph.name_scope(name or "convolution") as scope:
-        input, filter = tensor(input), tensor(filter)
-        dims = spatial_rank(filter.type.rank, input.type.rank, "convolution")
-        rate = one_of(dilation_rate, dilations, "dilation_rate", "dilations", "convolution")
-        own = attributes(dims, strides, padding, rate, data_format)
-        return convolution.conv(input, filter, *own, name=scope)
+    rate = one_of(dilation_rate, dilations, "dilation_rate", "dilations", "convolution")
+    input, filter = tensor(input), tensor(filter)
+    dims = spatial_rank(filter.type.rank, input.type.rank, "convolution")
+    own = attributes(dims, strides, padding, rate, data_format)
+    return convolution.conv(input, filter, *own, name=name)
 
 
 def spatial_rank(first: int | None, second: int | None, function: str) -> int:
@@ -155,16 +156,15 @@ def _depthwise(x: Any, filter: Any, own: Attributes, name: Name) -> Any:
     return convolution.conv(x, grouped, *own, name=name)
 
 
+@scoped("depthwise")
 def depthwise_conv2d(
     input: Any, filter: Any = None, strides: Any = None, padding: Any = None, rate: Any = None,
     name: Name = None, data_format: str | None = None, dilations: Any = None,
 ) -> Any:  # fmt: skip
     """Each channel with its own filters: filter [taps, taps, c, m], result [n, h, w, c * m]."""
     rate = one_of(rate, dilations, "rate", "dilations", "depthwise_conv2d")
-    graph = graph_of(input, filter)
-    with graph.as_default(), graph.name_scope(name or "depthwise") as scope:
-        own = attributes(2, strides, padding, rate, data_format)
-        return _depthwise(tensor(input, "tensor_in"), tensor(filter, "filter_in"), own, scope)
+    own = attributes(2, strides, padding, rate, data_format)
+    return _depthwise(tensor(input, "tensor_in"), tensor(filter, "filter_in"), own, name)
 
 
 def depthwise_conv2d_native(
@@ -176,25 +176,17 @@ def depthwise_conv2d_native(
                             name or "DepthwiseConv2dNative", data_format)  # fmt: skip
 
 
+@scoped("separable_conv2d")
 def separable_conv2d(
     input: Any, depthwise_filter: Any, pointwise_filter: Any, strides: Any, padding: Any,
     rate: Any = None, name: Name = None, data_format: str | None = None, dilations: Any = None,
 ) -> Any:  # fmt: skip
     """``depthwise_conv2d``, then a 1 x 1 ``conv2d`` that mixes the channels."""
     rate = one_of(rate, dilations, "rate", "dilations", "separable_conv2d")
-    graph = graph_of(input, depthwise_filter, pointwise_filter)
-    with graph.as_default(), graph.name_scope(name or "separable_conv2d") as scope:
-        own = attributes(2, strides, padding, rate, data_format)
-        each = _depthwise(tensor(input), tensor(depthwise_filter), own, "depthwise")
-        plain = attributes(2, 1, "VALID", None, data_format)
-        return convolution.conv(each, tensor(pointwise_filter), *plain, name=scope)
-
-
-def _transposed(
-    dy: Any, filter: Any, output_shape: Any, own: Attributes, name: Name
-) -> Any:
-    like = creation.zeros(extents(output_shape), dy.dtype, name="output_shape")
-    return convolution.conv_input_grad(dy, filter, like, *own, name=name)
+    own = attributes(2, strides, padding, rate, data_format)
+    each = _depthwise(tensor(input), tensor(depthwise_filter), own, "depthwise")
+    plain = attributes(2, 1, "VALID", None, data_format)
+    return convolution.conv(each, tensor(pointwise_filter), *plain, name=name)
 
 
 def _conv_transpose(
@@ -202,11 +194,11 @@ def _conv_transpose(
     data_format: str | None, name: Name, dilations: Any,
 ) -> Any:  # fmt: skip
     graph = graph_of(dy, filter, output_shape)
-    default = f"conv{dims}d_transpose"
-    with graph.as_default(), graph.name_scope(name or default) as scope:
+    with graph.as_default(), graph.name_scope(name or f"conv{dims}d_transpose") as scope:
         own = attributes(dims, strides, padding, dilations, data_format)
-        return _transposed(tensor(dy, "value"), tensor(filter, "filter"), output_shape,
-                           own, scope)  # fmt: skip
+        dy, filter = tensor(dy, "value"), tensor(filter, "filter")
+        like = creation.zeros(extents(output_shape), dy.dtype, name="output_shape")
+        return conv_grads.conv_input_grad(dy, filter, like, *own, name=scope)
 
 
 def conv1d_transpose(
@@ -218,28 +210,27 @@ def conv1d_transpose(
                            dilations)  # fmt: skip
 
 
-def conv2d_transpose(
-    value: Any = None, filter: Any = None, output_shape: Any = None, strides: Any = None,
-    padding: Any = "SAME", data_format: str = "NHWC", name: Name = None, input: Any = None,
-    filters: Any = None, dilations: Any = None,
-) -> Any:  # fmt: skip
-    """The gradient of ``conv2d`` for its input, as an operation: filter [taps, taps, co, c]."""
-    value = one_of(value, input, "value", "input", "conv2d_transpose")
-    filter = one_of(filter, filters, "filter", "filters", "conv2d_transpose")
-    return _conv_transpose(2, value, filter, output_shape, strides, padding, data_format, name,
-                           dilations)  # fmt: skip
+def _conv_transpose_of_axes(dims: int) -> Callable[..., Any]:
+    word, taps = f"conv{dims}d_transpose", "taps, " * dims
+
+    @titled(
+        word,
+        f"The gradient of ``conv{dims}d`` for its input, as an operation: filter [{taps}co, c].",
+    )
+    def function(
+        value: Any = None, filter: Any = None, output_shape: Any = None, strides: Any = None,
+        padding: Any = "SAME", data_format: str = FORMATS[dims][0], name: Name = None,
+        input: Any = None, filters: Any = None, dilations: Any = None,
+    ) -> Any:  # fmt: skip
+        value = one_of(value, input, "value", "input", word)
+        filter = one_of(filter, filters, "filter", "filters", word)
+        return _conv_transpose(dims, value, filter, output_shape, strides, padding, data_format,
+                               name, dilations)  # fmt: skip
+
+    return function
 
 
-def conv3d_transpose(
-    value: Any = None, filter: Any = None, output_shape: Any = None, strides: Any = None,
-    padding: Any = "SAME", data_format: str = "NDHWC", name: Name = None, input: Any = None,
-    filters: Any = None, dilations: Any = None,
-) -> Any:  # fmt: skip
-    """The gradient of ``conv3d`` for its input, as an operation."""
-    value = one_of(value, input, "value", "input", "conv3d_transpose")
-    filter = one_of(filter, filters, "filter", "filters", "conv3d_transpose")
-    return _conv_transpose(3, value, filter, output_shape, strides, padding, data_format, name,
-                           dilations)  # fmt: skip
+conv2d_transpose, conv3d_transpose = (_conv_transpose_of_axes(dims) for dims in (2, 3))
 
 
 def conv2d_backprop_input(
@@ -253,18 +244,17 @@ def conv2d_backprop_input(
                             name or "Conv2DBackpropInput", dilations=dilations)  # fmt: skip
 
 
+@scoped("Conv2DBackpropFilter")
 def conv2d_backprop_filter(
     input: Any, filter_sizes: Any, out_backprop: Any, strides: Any, padding: Any,
     use_cudnn_on_gpu: bool = True, data_format: str = "NHWC", dilations: Any = None,
     name: Name = None,
 ) -> Any:  # fmt: skip
     """The gradient of ``conv2d`` for a filter of shape ``filter_sizes``."""
-    graph = graph_of(input, filter_sizes, out_backprop)
-    with graph.as_default(), graph.name_scope(name or "Conv2DBackpropFilter") as scope:
-        input, dy = tensor(input), tensor(out_backprop)
-        like = creation.zeros(extents(filter_sizes), input.dtype, name="filter_sizes")
-        own = attributes(2, strides, padding, dilations, data_format)
-        return convolution.conv_filter_grad(input, dy, like, *own, name=scope)
+    input, dy = tensor(input), tensor(out_backprop)
+    like = creation.zeros(extents(filter_sizes), input.dtype, name="filter_sizes")
+    own = attributes(2, strides, padding, dilations, data_format)
+    return conv_grads.conv_filter_grad(input, dy, like, *own, name=name)
 
 
 def fused_batch_norm(
@@ -297,9 +287,7 @@ def per_channel(x: Any, values: Any, data_format: str) -> Any:
     """One number per channel in a shape that broadcasts against x."""
     if not channels_first(data_format):
         return values
-    for _ in range((x.type.rank or len(data_format)) - 2):
-        values = movement.expand_dims(values, -1)
-    return values
+    return movement.add_last_axes(values, (x.type.rank or len(data_format)) - 2)
 
 
 def batch_normalization(
@@ -338,23 +326,21 @@ def weighted_moments(
         return movement.squeeze(mean, axes), movement.squeeze(variance, axes)
 
 
+@scoped("LRN")
 def lrn(
     input: Any, depth_radius: int = 5, bias: float = 1, alpha: float = 1, beta: float = 0.5,
     name: Name = None,
 ) -> Any:  # fmt: skip
     """input / (bias + alpha * sum of squares of near channels) ** beta."""
-    graph = graph_of(input)
-    with graph.as_default(), graph.name_scope(name or "LRN") as scope:
-        return normalization.local_response_normalization(
-            tensor(input), depth_radius, bias, alpha, beta, scope
-        )
+    return normalization.local_response_normalization(
+        tensor(input), depth_radius, bias, alpha, beta, name
+    )
 
 
+@scoped("CRelu")
 def crelu(features: Any, name: Name = None, axis: int = -1) -> Any:
     """relu(x) and relu(-x), joined along ``axis``."""
-    graph = graph_of(features)
-    with graph.as_default(), graph.name_scope(name or "CRelu") as scope:
-        features = tensor(features, "features")
-        both = concat([features, negative(features, name="Neg")], axis)
-        return relu(both, name=scope)
+    features = tensor(features, "features")
+    both = concat([features, negative(features, name="Neg")], axis)
+    return relu(both, name=name)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyflow.core.dtype import as_dtype, float32
 from tinyflow.core.error import InvalidArgumentError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.convert import extents, scoped
 from tinyflow.frontends.tf1.graph import get_default_graph
 from tinyflow.ops import elementwise, random
@@ -63,21 +64,24 @@ def _integers(shape: Any, low: Any, high: Any, dtype: Any, seed: Any, name: str 
     return random.draw(op, extents(shape), random.integer_bounds(low, high, dtype), name)
 
 
-@scoped("random_normal")
-def random_normal(
-    shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = float32,
-    seed: int | None = None, name: str | None = None,
-) -> Any:  # fmt: skip
-    """Normal with the given mean and standard deviation."""
-    drawn = _draw(random.RandomStandardNormal, shape, dtype, seed)
-    return elementwise.add(elementwise.multiply(drawn, stddev, name="mul"), mean, name=name)
+def _normal(own_name: str, op: Any, doc: str) -> Any:
+    @scoped(own_name)
+    @titled(own_name, doc)
+    def normal(
+        shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = float32,
+        seed: int | None = None, name: str | None = None,
+    ) -> Any:  # fmt: skip
+        drawn = _draw(op, shape, dtype, seed)
+        return elementwise.add(elementwise.multiply(drawn, stddev, name="mul"), mean, name=name)
+
+    return normal
 
 
-@scoped("truncated_normal")
-def truncated_normal(
-    shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = float32,
-    seed: int | None = None, name: str | None = None,
-) -> Any:  # fmt: skip
-    """Normal, without what lies more than two standard deviations from the mean."""
-    drawn = _draw(random.TruncatedNormal, shape, dtype, seed)
-    return elementwise.add(elementwise.multiply(drawn, stddev, name="mul"), mean, name=name)
+random_normal = _normal(
+    "random_normal", random.RandomStandardNormal,
+    "Normal with the given mean and standard deviation.",
+)  # fmt: skip
+truncated_normal = _normal(
+    "truncated_normal", random.TruncatedNormal,
+    "Normal, without what lies more than two standard deviations from the mean.",
+)  # fmt: skip

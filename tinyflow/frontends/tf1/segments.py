@@ -14,6 +14,7 @@ import numpy as np
 from tinyflow.core.dtype import as_dtype, bool_, int32
 from tinyflow.core.error import InvalidArgumentError, ShapeError, Unsupported
 from tinyflow.core.shape import Dim
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.array_functions import cast, one_of, static_int, tensors
 from tinyflow.frontends.tf1.convert import graph_of, scoped, tensor
 from tinyflow.ir.graph.builder import emit
@@ -32,7 +33,7 @@ from tinyflow.ops.creation import constant_value, ones_like, zeros, zeros_like
 from tinyflow.ops.elementwise import maximum, minimum
 from tinyflow.ops.joining import concat as joined
 from tinyflow.ops.logical import logical_and, select
-from tinyflow.ops.movement import expand_dims, reshape
+from tinyflow.ops.movement import add_last_axes, expand_dims, reshape
 from tinyflow.ops.reduction import reduce_all, reduce_max, reduce_sum
 from tinyflow.ops.sequence import arange
 from tinyflow.ops.shape import shape as shape_of
@@ -41,14 +42,17 @@ from tinyflow.ops.shape import symbolic_value
 
 def _unsorted(function: Callable[..., Any], default: str) -> Callable[..., Any]:
     @scoped(default)
+    @titled(
+        function.__name__, f"{default}: rows of ``data`` that share a segment id, in any order."
+    )
     def unsorted(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Any:
         ids = tensor(segment_ids, "segment_ids")
         return function(tensor(data, "data"), ids, num_segments, name=name)
 
-    unsorted.__doc__ = f"{default}: rows of ``data`` that share a segment id, in any order."
     return unsorted
 
 
+unsorted_segment_sum = _unsorted(indexing.unsorted_segment_sum, "UnsortedSegmentSum")
 unsorted_segment_max = _unsorted(segment.unsorted_segment_max, "UnsortedSegmentMax")
 unsorted_segment_min = _unsorted(segment.unsorted_segment_min, "UnsortedSegmentMin")
 unsorted_segment_prod = _unsorted(segment.unsorted_segment_prod, "UnsortedSegmentProd")
@@ -60,6 +64,10 @@ def _sorted(function: Callable[..., Any], default: str, fill_zero: bool) -> Call
     """fill_zero: segments without rows are 0, unlike those of the unsorted function."""
 
     @scoped(default)
+    @titled(
+        function.__name__.removeprefix("unsorted_"),
+        f"{default}: rows of ``data`` by ascending segment ids, gaps included.",
+    )
     def over_segments(data: Any, segment_ids: Any, name: str | None = None) -> Any:
         data, ids = tensor(data, "data"), tensor(segment_ids, "segment_ids")
         count = _segment_count(ids)
@@ -67,11 +75,9 @@ def _sorted(function: Callable[..., Any], default: str, fill_zero: bool) -> Call
             return function(data, ids, count, name=name)
         rows = indexing.unsorted_segment_sum(ones_like(ids), ids, count)
         found = function(data, ids, count)
-        for _ in range((data.type.rank or 1) - 1):
-            rows = expand_dims(rows, -1)
+        rows = add_last_axes(rows, (data.type.rank or 1) - 1)
         return select(greater(rows, 0), found, 0, name=name)
 
-    over_segments.__doc__ = f"{default}: rows of ``data`` by ascending segment ids, gaps included."
     return over_segments
 
 
@@ -222,11 +228,10 @@ def boolean_mask(tensor: Any, mask: Any, name: str | None = None, axis: Any = No
         return indexing.gather(x, counted.true_positions(flags), first)
 
 
+@scoped("Where")
 def where_true(condition: Any, name: str | None = None) -> Any:
     """int64[count, rank]: the indices of the true elements (``tf.where`` with one argument)."""
-    graph = graph_of(condition)
-    with graph.as_default(), graph.name_scope(name or "Where") as scope:
-        return counted.where_true(tensor(condition, "condition"), scope)
+    return counted.where_true(tensor(condition, "condition"), name)
 
 
 @scoped("SequenceMask")
@@ -304,28 +309,27 @@ def dynamic_partition(
         return [boolean_mask(x, equal(owner, n)) for n in range(int(num_partitions))]
 
 
+@scoped("DynamicStitch")
 def dynamic_stitch(indices: Any, data: Any, name: str | None = None) -> Any:
     """y[indices[m][i]] = data[m][i]: the inverse of ``dynamic_partition``; later parts win.
 
     Rows that no index names are 0.
     """
-    graph = graph_of(indices, data)
-    with graph.as_default(), graph.name_scope(name or "DynamicStitch") as scope:
-        places = [tensor(i, "indices") for i in indices]
-        flat = joined([reshape(i, (-1,)) for i in places], 0)
-        rest: Any = None
-        parts = []
-        for place, part in zip(places, tensors(data, "data"), strict=True):
-            rest = part.type.shape[place.type.rank :]
-            parts.append(reshape(part, (-1, *rest)))
-        known = [constant_value(p) for p in places]
-        if all(k is not None for k in known):
-            count: Any = max((int(k.max()) + 1 for k in known if k.size), default=0)  # type: ignore[union-attr]
-        else:
-            count = counted.extent_of(reduce_max(flat) + 1)
-        rows = joined(parts, 0)
-        start = zeros([count, *rest], rows.dtype)
-        return emit(indexing.TensorScatter("update"), start, flat, rows, name=scope)
+    places = [tensor(i, "indices") for i in indices]
+    flat = joined([reshape(i, (-1,)) for i in places], 0)
+    rest: Any = None
+    parts = []
+    for place, part in zip(places, tensors(data, "data"), strict=True):
+        rest = part.type.shape[place.type.rank :]
+        parts.append(reshape(part, (-1, *rest)))
+    known = [constant_value(p) for p in places]
+    if all(k is not None for k in known):
+        count: Any = max((int(k.max()) + 1 for k in known if k.size), default=0)  # type: ignore[union-attr]
+    else:
+        count = counted.extent_of(reduce_max(flat) + 1)
+    rows = joined(parts, 0)
+    start = zeros([count, *rest], rows.dtype)
+    return emit(indexing.TensorScatter("update"), start, flat, rows, name=name)
 
 
 @scoped("InvertPermutation")
@@ -362,19 +366,18 @@ def bincount(
     return indexing.unsorted_segment_sum(counts, ids, extent, name=name)
 
 
+@scoped("histogram_fixed_width_bins")
 def histogram_fixed_width_bins(
     values: Any, value_range: Any, nbins: Any = 100, dtype: Any = int32, name: str | None = None
 ) -> Any:
     """The number of the bin of each element; what lies outside counts to the outermost bins."""
-    graph = graph_of(values, value_range)
-    with graph.as_default(), graph.name_scope(name or "histogram_fixed_width_bins") as scope:
-        x = tensor(values, "values")
-        limits = cast(tensor(value_range, "value_range"), x.dtype)
-        share = (x - limits[0]) / (limits[1] - limits[0])
-        last = static_int(nbins, "nbins")
-        bins = rounding.floor(share * float(last))
-        bins = minimum(maximum(cast(bins, int32), 0), last - 1)
-        return cast(bins, as_dtype(dtype), scope)
+    x = tensor(values, "values")
+    limits = cast(tensor(value_range, "value_range"), x.dtype)
+    share = (x - limits[0]) / (limits[1] - limits[0])
+    last = static_int(nbins, "nbins")
+    bins = rounding.floor(share * float(last))
+    bins = minimum(maximum(cast(bins, int32), 0), last - 1)
+    return cast(bins, as_dtype(dtype), name)
 
 
 @scoped("histogram_fixed_width")

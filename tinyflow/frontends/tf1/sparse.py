@@ -310,7 +310,7 @@ def embedding_lookup_sparse(
     """
     from tinyflow.frontends.tf1.embedding import embedding_lookup
     from tinyflow.ops.elementwise import sqrt
-    from tinyflow.ops.movement import expand_dims
+    from tinyflow.ops.movement import add_last_axes
 
     combiner = "mean" if combiner is None else combiner
     if combiner not in ("mean", "sqrtn", "sum"):
@@ -329,9 +329,7 @@ def embedding_lookup_sparse(
             fold = segment.unsorted_segment_mean if mean else segment.unsorted_segment_sqrt_n
             return fold(found, rows, count)
         weights = cast(SparseTensor.from_value(sp_weights).values, found.dtype)
-        wide = weights
-        for _ in range((found.type.rank or 1) - 1):
-            wide = expand_dims(wide, -1)
+        wide = add_last_axes(weights, (found.type.rank or 1) - 1)
         total = indexing.unsorted_segment_sum(found * wide, rows, count)
         if combiner == "sum":
             return total

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyflow.core.error import ShapeError
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor, tensor
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Effect, Op, TensorType, Value
@@ -53,6 +54,9 @@ def count_up_to(ref: Any, limit: int, name: str | None = None) -> Any:
 def _scatter(kind: str) -> Any:
     class_name = ops.SCATTERS[kind].__name__
 
+    @titled(
+        f"scatter_{kind}", f"{class_name} on rows of a variable; the result is the new value."
+    )
     def function(
         ref: Any, indices: Any, updates: Any, use_locking: Any = None, name: str | None = None
     ) -> Any:
@@ -70,8 +74,6 @@ def _scatter(kind: str) -> Any:
                 )
             return graph.emit(op, (indices, updates), full + "/")
 
-    function.__name__ = class_name
-    function.__doc__ = f"{class_name} on rows of a variable; the result is the new value."
     return function
 
 

@@ -225,7 +225,7 @@ contrib.framework.get_or_create_global_step
 .embedding.embedding_lookup: nn.embedding_lookup
 .sparse.embedding_lookup_sparse: nn.embedding_lookup_sparse
 .array_functions.one_hot: one_hot
-.array_functions.unsorted_segment_sum: unsorted_segment_sum math.unsorted_segment_sum
+.segments.unsorted_segment_sum: unsorted_segment_sum math.unsorted_segment_sum
 .segments.unsorted_segment_max: unsorted_segment_max math.unsorted_segment_max
 .segments.unsorted_segment_min: unsorted_segment_min math.unsorted_segment_min
 .segments.unsorted_segment_prod: unsorted_segment_prod math.unsorted_segment_prod

@@ -15,6 +15,7 @@ from tinyflow.core.error import FailedPreconditionError, InvalidArgumentError, U
 from tinyflow.core.frames import boundary, public_methods
 from tinyflow.core.shape import is_static
 from tinyflow.core.source import user_frame
+from tinyflow.core.titled import titled
 from tinyflow.frontends.tf1.control import group
 from tinyflow.frontends.tf1.convert import convert_to_tensor, is_tensor
 from tinyflow.frontends.tf1.elements import Operation, Tensor, _session_for
@@ -254,10 +255,10 @@ def _delegate(operator: str) -> None:
     """Operators act on the variable's value at the start of the step."""
     name = f"__{operator}__"
 
+    @titled(name)
     def method(self: Variable, *operands: Any) -> Any:
         return getattr(self.as_value(), name)(*operands)
 
-    method.__name__ = name
     setattr(Variable, name, boundary(method))
 
 

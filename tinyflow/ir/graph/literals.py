@@ -195,29 +195,34 @@ def parse_dim(text: str) -> Dimension:
     return total
 
 
+def unquoted(text: str, start: int = 0) -> Iterator[tuple[int, str]]:
+    """(position, character) of all that stands outside of quotes."""
+    quoted, i = False, start
+    while i < len(text):
+        c = text[i]
+        if c == '"':
+            quoted = not quoted
+        elif not quoted:
+            yield i, c
+        elif c == "\\":
+            i += 1
+        i += 1
+
+
 def split_top(text: str, separator: str = ",", maximum: int = 0) -> list[str]:
     """Parts of ``text`` between separators outside brackets and quotes, stripped, none empty."""
     parts: list[str] = []
-    depth, quoted, start, i = 0, False, 0, 0
-    while i < len(text):
-        c = text[i]
-        if quoted:
-            if c == "\\":
-                i += 1
-            elif c == '"':
-                quoted = False
-        elif c == '"':
-            quoted = True
-        elif c in "([{<":
+    depth, start = 0, 0
+    for i, c in unquoted(text):
+        if c in "([{<":
             depth += 1
         elif c in ")]}>":
             depth -= 1
         elif c == separator and depth == 0 and (not maximum or len(parts) < maximum - 1):
             parts.append(text[start:i])
             start = i + 1
-        i += 1
     parts.append(text[start:])
     return [p.strip() for p in parts if p.strip()]
 
 
-__all__ = ["Literals", "Opaque", "parse_dim", "parse_type", "split_top"]
+__all__ = ["Literals", "Opaque", "parse_dim", "parse_type", "split_top", "unquoted"]

@@ -26,7 +26,7 @@ from typing import Any
 
 from tinyflow.core.error import InvalidArgumentError
 from tinyflow.core.source import UNKNOWN, Source
-from tinyflow.ir.graph.literals import Literals, parse_type, split_top
+from tinyflow.ir.graph.literals import Literals, parse_type, split_top, unquoted
 from tinyflow.ir.graph.nodes import REGISTRY, Function, Node, Value
 
 
@@ -231,45 +231,27 @@ def _name_in(comment: str) -> str | None:
 
 def _cut(text: str, separator: str) -> tuple[str, str, str]:
     """``partition`` at the first separator that stands outside quotes and brackets."""
-    depth, quoted, i = 0, False, 0
-    while i < len(text):
-        c = text[i]
-        if quoted:
-            if c == "\\":
-                i += 1
-            elif c == '"':
-                quoted = False
-        elif c == '"':
-            quoted = True
-        elif depth == 0 and text.startswith(separator, i):
+    depth = 0
+    for i, c in unquoted(text):
+        if depth == 0 and text.startswith(separator, i):
             return text[:i], separator, text[i + len(separator) :]
-        elif c in "([{":
+        if c in "([{":
             depth += 1
         elif c in ")]}":
             depth -= 1
-        i += 1
     return text, "", ""
 
 
 def _closing(text: str, start: int) -> int:
     """Position of the bracket that closes the one at ``start``."""
-    depth, quoted, i = 0, False, start
-    while i < len(text):
-        c = text[i]
-        if quoted:
-            if c == "\\":
-                i += 1
-            elif c == '"':
-                quoted = False
-        elif c == '"':
-            quoted = True
-        elif c in "([{":
+    depth = 0
+    for i, c in unquoted(text, start):
+        if c in "([{":
             depth += 1
         elif c in ")]}":
             depth -= 1
             if depth == 0:
                 return i
-        i += 1
     raise ValueError("a bracket is not closed")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tinyflow.core.error import InternalError
+from tinyflow.core.order import producers_first
 from tinyflow.ir.graph.nodes import Function, Node, Value
 
 #: ``change(node, inputs)``: None keeps the node (on its new inputs), else what replaces its results
@@ -130,23 +131,9 @@ def ancestors(roots: Iterable[Node], stop: Iterable[Value] = ()) -> list[Node]:
     Producers come first; the order is that of ``nodes.topological`` and equally deterministic.
     """
     stopped = set(stop)
-    order: list[Node] = []
-    done: set[Node] = set()
-    for root in roots:
-        stack: list[tuple[Node, bool]] = [(root, False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-                continue
-            if node in done:
-                continue
-            done.add(node)
-            stack.append((node, True))
-            for value in reversed(node.inputs):
-                if value not in stopped and value.node not in done:
-                    stack.append((value.node, False))  # noqa: PERF401
-    return order
+    return producers_first(
+        roots, lambda node: [v.node for v in node.inputs if v not in stopped]
+    )
 
 
 def result_values(result: Any) -> Sequence[Value]:

@@ -1,6 +1,6 @@
 """The order in which kernels run: what shrinks the memory in use runs first.
 
-Main functions: ``execution_order``, ``arrange``. May import ir and fusion's groups and cost.
+Main functions: ``execution_order``, ``arrange``. May import core, ir and fusion's groups and cost.
 
 A topological order that follows the program keeps too much alive: with all gradients of all layers
 computed before the first update, every one of them waits in memory. Here a kernel that frees at
@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+from tinyflow.core.order import producers_first
 from tinyflow.ir.graph.nodes import Function, Value
 from tinyflow.passes.fusion.cost import size_bytes
 from tinyflow.passes.fusion.groups import Group, Grouping
@@ -25,24 +26,7 @@ NEGLIGIBLE = 4096
 
 def execution_order(groups: Sequence[Group]) -> list[Group]:
     """Topological order of the groups, earliest-created first."""
-    arranged: list[Group] = []
-    done: set[Group] = set()
-    for root in groups:
-        stack = [(root, False)]
-        while stack:
-            group, expanded = stack.pop()
-            if expanded:
-                if group not in done:
-                    done.add(group)
-                    arranged.append(group)
-                continue
-            if group in done:
-                continue
-            stack.append((group, True))
-            stack += [
-                (s, False) for s in sorted(group.sources, key=lambda g: -g.index) if s not in done
-            ]
-    return arranged
+    return producers_first(groups, lambda group: sorted(group.sources, key=lambda g: g.index))
 
 
 def arrange(fn: Function, grouping: Grouping, groups: Sequence[Group]) -> list[Group]:

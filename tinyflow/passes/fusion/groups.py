@@ -31,9 +31,6 @@ from tinyflow.passes.fusion.decisions import Decision
 from tinyflow.passes.fusion.items import Extents, Item
 from tinyflow.passes.fusion.signature import signature_of
 
-#: Kinds that have loops made from tensor expressions.
-SCHEDULED = ("map", "row", "reduce", "dot", "batch")
-
 
 @dataclass(eq=False)
 class Group:

@@ -10,7 +10,8 @@ from typing import Any
 
 from tinyflow.core.shape import is_static
 from tinyflow.ops import convolution
-from tinyflow.ops.convolution import Conv, ConvInputGrad
+from tinyflow.ops.conv_grads import ConvInputGrad
+from tinyflow.ops.convolution import Conv
 from tinyflow.ops.winograd import F2, F4, WinogradTile, winograd_conv, winograd_input_grad
 from tinyflow.passes.rules.layout import with_holes
 from tinyflow.rewrite.rule import Approximate, Match, Rule

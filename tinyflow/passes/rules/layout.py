@@ -183,6 +183,18 @@ class TransposeOfNothing(Rule):
         return m.x if m.x.type == m.root.type else emit(Reshape(m.root.type.shape), m.x)
 
 
+def without_transpose(m: Match, first: str, second: str) -> Any:
+    """The product at the root reading m.x itself instead of its transpose, by the other flag.
+
+    first, second: the attributes that say whether the first and the second factor are transposed.
+    """
+    left, right = m.node.inputs
+    op = m.node.op
+    if isinstance(left.node.op, Transpose) and left.node.inputs[0] is m.x:
+        return emit(dataclasses.replace(op, **{first: not getattr(op, first)}), m.x, right)
+    return emit(dataclasses.replace(op, **{second: not getattr(op, second)}), left, m.x)
+
+
 class TransposeIntoMatMul(Rule):
     """matmul(transpose(x), y) -> matmul(x, y, transpose_a=not transpose_a), the same for y
 
@@ -204,11 +216,7 @@ class TransposeIntoMatMul(Rule):
         return None if Transpose(m.perm).axes(2) == (1, 0) else ""
 
     def rewrite(m: Match) -> Any:
-        left, right = m.node.inputs
-        op = m.node.op
-        if isinstance(left.node.op, Transpose) and left.node.inputs[0] is m.x:
-            return emit(dataclasses.replace(op, transpose_a=not op.transpose_a), m.x, right)
-        return emit(dataclasses.replace(op, transpose_b=not op.transpose_b), left, m.x)
+        return without_transpose(m, "transpose_a", "transpose_b")
 
 
 class CastThroughWider(Rule):

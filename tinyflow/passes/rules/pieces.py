@@ -13,6 +13,8 @@ from tinyflow.core.shape import is_static, normalize_axes, normalize_axis
 from tinyflow.ir.graph.builder import emit
 from tinyflow.ir.graph.nodes import Op, Value
 from tinyflow.ops import convert, joining, movement, padding, slicing
+from tinyflow.ops.slice_bounds import Range
+from tinyflow.ops.strided import StridedSlice
 from tinyflow.passes.rules.layout import holds, with_holes
 from tinyflow.rewrite.rule import Bitwise, Match, Matcher, Rule
 
@@ -41,9 +43,9 @@ def piece_of(value: Value) -> Piece | None:
         begin = op.begin
     elif isinstance(op, padding.PadGrad):
         begin = tuple(before for before, _ in op.paddings)
-    elif isinstance(op, slicing.StridedSlice):
+    elif isinstance(op, StridedSlice):
         entries = op.entries(len(shape))
-        if not all(isinstance(e, slicing.Range) and e.stride == 1 for e in entries):
+        if not all(isinstance(e, Range) and e.stride == 1 for e in entries):
             return None
         extents: Any = shape
         begin = tuple(slice(e.begin, e.end).indices(n)[0]
@@ -62,7 +64,7 @@ def taken(piece: Piece) -> Value:
     return emit(slicing.Slice(piece.begin, piece.size), piece.source)  # type: ignore[no-any-return]
 
 
-_SLICES: tuple[type[Op], ...] = (slicing.Slice, slicing.StridedSlice, padding.PadGrad)
+_SLICES: tuple[type[Op], ...] = (slicing.Slice, StridedSlice, padding.PadGrad)
 
 
 class SliceOfSlice(Rule):

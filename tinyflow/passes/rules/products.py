@@ -6,7 +6,6 @@ Main name: ``RULES``. May import core, ir.graph, ops and rewrite.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from tinyflow.ir.graph.builder import emit
@@ -14,7 +13,7 @@ from tinyflow.ir.graph.nodes import Value
 from tinyflow.ops import contraction, movement
 from tinyflow.ops.contraction import BatchMatMul, MatMul
 from tinyflow.ops.movement import Transpose
-from tinyflow.passes.rules.layout import with_holes
+from tinyflow.passes.rules.layout import with_holes, without_transpose
 from tinyflow.passes.rules.pieces import RuleOfNode
 from tinyflow.rewrite.rule import Bitwise, Finite, Match, Rule
 
@@ -45,11 +44,7 @@ class TransposeIntoBatchMatMul(Rule):
         return None if Transpose(m.perm).axes(rank) == swap else ""
 
     def rewrite(m: Match) -> Any:
-        left, right = m.node.inputs
-        op = m.node.op
-        if isinstance(left.node.op, Transpose) and left.node.inputs[0] is m.x:
-            return emit(dataclasses.replace(op, adj_a=not op.adj_a), m.x, right)
-        return emit(dataclasses.replace(op, adj_b=not op.adj_b), left, m.x)
+        return without_transpose(m, "adj_a", "adj_b")
 
 
 class Factor(NamedTuple):
