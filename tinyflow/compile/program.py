@@ -28,6 +28,7 @@ from tinyflow.compile.loops import (
     reserved_of,
     steps_of,
 )
+from tinyflow.compile.rows import RowPlace, place_rows
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
@@ -68,6 +69,9 @@ class CopyKernel:
     size_bytes: int
 
 
+Action = LoweredKernel | HostCall | CopyKernel | RowPlace | LoopAction | BranchAction | Gang
+
+
 @dataclass(eq=False)
 class Plan:
     """Everything about a step that does not depend on a session.
@@ -81,7 +85,7 @@ class Plan:
     fn: Function
     grouping: Grouping
     target: Target
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang]
+    actions: list[Action]
     memory: MemoryPlan
     results: list[Value]
     constants: dict[Value, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -116,7 +120,7 @@ def make_plan(
         target = host_target().with_lanes(options.current().lanes)
     fn = order_arrays(fn)
     grouping = fuse_groups(fn, fuse)
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang] = []
+    actions: list[Action] = []
     reserved: dict[Any, Place] = {}
     inner_constants: dict[Value, np.ndarray[Any, Any]] = {}
     uses: list[Use] = []
@@ -162,8 +166,10 @@ def make_plan(
                 kernel_of.clear()  # nothing moves past what changes an array
     if fuse and gangs and not _saves_memory(fn):
         actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
+    actions, uses, rows = place_rows(fn, actions, uses, views, made_by)
     fixed, constants = fixed_places(fn, uses, views)
     fixed.update(reserved)
+    fixed.update(rows)
     constants.update(inner_constants)
     split = len(fn.outputs) - len(fn.updates)
     results = list(dict.fromkeys(fn.outputs[:split]))
@@ -236,6 +242,11 @@ def use_of(lowered: LoweredKernel) -> Use:
         else:
             reads.append(argument)
     return Use(tuple(reads), tuple(writes), lowered.in_place)
+
+
+def made_by(action: Any) -> tuple[Any, ...]:
+    """What a kernel writes; nothing for other actions."""
+    return use_of(action).writes if isinstance(action, LoweredKernel) else ()
 
 
 def fixed_places(
@@ -314,7 +325,7 @@ class Program:
         self._keep: list[Any] = []
         self.pool = _pool()
         self.segments: list[Any] = []
-        self._launch_sources: list[list[LoweredKernel | CopyKernel]] = []
+        self._launch_sources: list[list[LoweredKernel | CopyKernel | RowPlace]] = []
         self._build_segments()
         fn = plan.fn
         self.feed_values = [v for v in fn.inputs if _role(v) in ("feed", "argument")]
@@ -391,8 +402,15 @@ class Program:
                 batch.append(self._launch(record[0], record[1]))
                 sources.append(record[0])
 
-    def _launch(self, action: LoweredKernel | CopyKernel, place: Any = None) -> Launch:
+    def _launch(self, action: LoweredKernel | CopyKernel | RowPlace, place: Any = None) -> Launch:
         place = place or self._place
+        if isinstance(action, RowPlace):
+            return Launch.row(
+                self._slot(action.place), self._slot(place(action.array)),
+                self._slot(place(action.index)), self.plan.bytes_of(action.row),
+                value_at(action.array.type.shape[0], self.plan.sizes),  # type: ignore[index]
+                action.index.dtype.size_bytes, s.INDEX_OUT_OF_RANGE,
+            )  # fmt: skip
         if isinstance(action, CopyKernel):
             address = copy_address(self.plan.target)
             size = value_at(action.size_bytes, self.plan.sizes)
@@ -557,12 +575,18 @@ class Program:
         action = self._launch_sources[self.launch_lists.index(segment)][status.launch_index]
         group = action.group if isinstance(action, LoweredKernel) else None
         nodes = [i.value.node for i in group.items] if group is not None else []
+        if isinstance(action, RowPlace):
+            nodes = [action.write]
         raise kernel_error(status, nodes)
 
     @property
     def launch_actions(self) -> list[LoweredKernel | CopyKernel]:
-        """What each native launch is, in the order of the launch lists; jumps are left out."""
-        return [a for sources in self._launch_sources for a in sources if a is not None]
+        """What each native launch is, in the order of the launch lists; records that compute
+        nothing are left out."""
+        return [
+            a for sources in self._launch_sources for a in sources
+            if isinstance(a, (LoweredKernel, CopyKernel))
+        ]  # fmt: skip
 
     # ---- looking inside ------------------------------------------------------------------------
     @property

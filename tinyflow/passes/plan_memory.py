@@ -23,7 +23,8 @@ ALIGNMENT = 64
 
 
 class Place(NamedTuple):
-    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch" or "arena".
+    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch", "arena", "reserved"
+    or "row" (of an array, another one in every iteration; see compile.rows).
 
     key: what identifies the root within its kind; for "arena" the byte offset.
     """
