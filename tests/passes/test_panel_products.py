@@ -18,7 +18,8 @@ from tinyflow.ir.graph.nodes import Function, TensorType, Value
 from tinyflow.ops import constant, matmul, tanh
 from tinyflow.ops.base import emit
 from tinyflow.ops.control import If, While, outputs_of, sub_function
-from tinyflow.passes.panel_products import LEAST_ROWS, LEAST_USES, MOST_ROWS
+from tinyflow.ops.tensor_array import array_read
+from tinyflow.passes.panel_products import FAR_BYTES, LEAST_ROWS, LEAST_USES, MOST_ROWS
 from tinyflow.passes.pipeline import optimize
 
 K, N = 96, 128  # 48 KiB of float32
@@ -146,6 +147,40 @@ def test_a_loop_of_unknown_length_may_run_often_or_not_at_all():
 
 def test_unrolled_products_share_the_panels():
     assert check_bits(unrolled(LEAST_USES)) == [2 * LEAST_USES, 2, 0, 0]
+
+
+@pytest.mark.parametrize("rows", [20, 200])
+def test_rows_of_a_large_array_are_added_behind_the_product(rows):
+    """More than a megabyte: the product waits for it, a kernel of its own reads it as a stream."""
+    size = rows * 16 * K * 4
+    types = [INT, TensorType("float32", (16, K)), TensorType("float32", (K, K)),
+             TensorType("float32", (rows, 16, K))]  # fmt: skip
+    op = While(
+        sub_function("cond", types, lambda i, *_: [i < 9]),
+        sub_function(
+            "body", types, lambda i, h, w, x: [i + 1, tanh(array_read(x, i) + matmul(h, w))]
+        ),
+        2,
+    )
+    fn = sub_function(
+        "f", types[1:], lambda *v: [outputs_of(emit(op, constant(np.int32(0)), *v))[1]]
+    )
+    large = size >= FAR_BYTES
+    assert check_bits(fn) == [0, 1, 1, int(large)]
+    plan = compile_function(fn).plan
+    assert any("arrayread_panelmatmul" in k.kernel.name for k in plan.kernels) != large
+
+
+def test_slices_of_a_large_array_are_added_behind_the_product():
+    types = [TensorType("float32", (16, K)), TensorType("float32", (K, K)),
+             TensorType("float32", (16 * 200, K))]  # fmt: skip
+
+    def make(h: Any, w: Any, x: Any) -> list[Any]:
+        for n in range(LEAST_USES):
+            h = tanh(matmul(h, w) + x[16 * n : 16 * (n + 1)])
+        return [h]
+
+    assert check_bits(sub_function("f", types, make)) == [LEAST_USES, 1 + LEAST_USES, 0, 0]
 
 
 def test_loops_in_loops_and_branches():

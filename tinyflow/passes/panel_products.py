@@ -11,14 +11,14 @@ order, so the bits stay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tinyflow.core.shape import Dim
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Function, Node, Value
-from tinyflow.ir.graph.visit import rebuild
+from tinyflow.ir.graph.visit import rebuild, users
 from tinyflow.ops.contraction import MatMul, PanelMatMul
 from tinyflow.ops.control import While, new_input
 from tinyflow.ops.movement import reshape, transpose
@@ -36,6 +36,10 @@ LEAST_USES = 8
 #: Bytes of the smallest matrix that is worth it: smaller ones stay in the first-level cache.
 LEAST_BYTES = 1 << 15
 
+#: Bytes of an array from which on it comes from memory, and the ops that take a part of it.
+FAR_BYTES = 1 << 20
+_PARTS = frozenset({"ArrayRead", "Slice", "StridedSlice"})
+
 
 @graph_pass(needs={"static_types", "no_composites"}, level=1)
 def panel_products(fn: Function) -> Function:
@@ -50,6 +54,7 @@ def panel_products(fn: Function) -> Function:
             key = matrix_of(node)
             uses[key] = uses.get(key, 0) + 1
     panels: dict[tuple[Value, bool], Value] = {}
+    readers = users(fn) if any(n >= LEAST_USES for n in uses.values()) else {}
 
     def change(node: Node, inputs: tuple[Value, ...]) -> Any:
         if isinstance(node.op, While):
@@ -60,7 +65,8 @@ def panel_products(fn: Function) -> Function:
         with building(Builder()) as builder, builder.on_behalf_of(node.source, node.origin):
             if key not in panels:
                 panels[key] = panels_of(inputs[1], key[1])
-            return emit(PanelMatMul(), inputs[0], panels[key])
+            product = emit(PanelMatMul(), inputs[0], panels[key])
+            return stored(product) if meets_far_rows(node, readers) else product
 
     return rebuild(fn, change)
 
@@ -77,6 +83,25 @@ def is_small_product(node: Node) -> bool:
     if isinstance(size, Dim) or size < LEAST_BYTES:  # type: ignore[operator]
         return False
     return isinstance(rows, Dim) or LEAST_ROWS <= rows <= MOST_ROWS
+
+
+def meets_far_rows(product: Node, readers: Mapping[Value, Sequence[Node]]) -> bool:
+    """Whether the product is joined with a part of a large array: row t of the gates of all steps.
+
+    A product takes it in pieces of a panel's width from as many pages as there are rows, and waits
+    for memory; a kernel behind it reads the rows as the streams that they are.
+    """
+    value = product.outputs[0]
+    return any(
+        other.node.op.type_name in _PARTS and _is_large(other.node.inputs[0].type.size_bytes)
+        for reader in readers.get(value, ())
+        for other in reader.inputs
+        if other is not value
+    )
+
+
+def _is_large(size: Any) -> bool:
+    return isinstance(size, Dim) or size >= FAR_BYTES
 
 
 def matrix_of(node: Node) -> tuple[Value, bool]:
@@ -102,6 +127,7 @@ def _with_panels(node: Node, op: While, inputs: Sequence[Value]) -> Any:
     outer = dict(zip(op.body.inputs[op.n_carried :], inputs[op.n_carried :], strict=True))
     own: dict[tuple[Value, bool], Value] = {}
     more: list[Value] = []
+    readers = users(op.body)
 
     def change(product: Node, factors: tuple[Value, ...]) -> Any:
         if not is_small_product(product) or product.inputs[1] not in outer:
@@ -111,7 +137,8 @@ def _with_panels(node: Node, op: While, inputs: Sequence[Value]) -> Any:
             if key not in own:
                 more.append(panels_of(outer[key[0]], key[1]))
                 own[key] = new_input(more[-1].type)
-            return emit(PanelMatMul(), factors[0], own[key])
+            found = emit(PanelMatMul(), factors[0], own[key])
+            return stored(found) if meets_far_rows(product, readers) else found
 
     inside = rebuild(op.body, change)
     if not own:
