@@ -11,6 +11,7 @@ order, so the bits stay.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,13 +49,12 @@ def panel_products(fn: Function) -> Function:
     Before: while t < n: h = tanh(x[t] + MatMul(h, W))
     After:  P = Transpose(Reshape(W)); while t < n: h = tanh(x[t] + PanelMatMul(h, P))
     """
-    uses: dict[tuple[Value, bool], int] = {}
-    for node in fn.nodes:
-        if is_small_product(node):
-            key = matrix_of(node)
-            uses[key] = uses.get(key, 0) + 1
+    uses = Counter(matrix_of(node) for node in fn.nodes if is_small_product(node))
+    often = any(n >= LEAST_USES for n in uses.values())
+    if not often and not any(isinstance(node.op, While) for node in fn.nodes):
+        return fn
     panels: dict[tuple[Value, bool], Value] = {}
-    readers = users(fn) if any(n >= LEAST_USES for n in uses.values()) else {}
+    readers = users(fn) if often else {}
 
     def change(node: Node, inputs: tuple[Value, ...]) -> Any:
         if isinstance(node.op, While):
