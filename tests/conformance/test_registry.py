@@ -15,7 +15,7 @@ HOW_IT_RUNS = (
 #: ops that take any input: there is no bad sample of the right number of inputs
 TAKES_ANYTHING = {
     "Again", "Cast", "CopyArray", "Identity", "IsVariableInitialized", "OnesLike",
-    "PreventGradient", "Print", "PyFunc", "StopGradient", "VariableRead", "ZerosLike",
+    "PreventGradient", "Print", "PyFunc", "StopGradient", "Stored", "VariableRead", "ZerosLike",
 }  # fmt: skip
 
 

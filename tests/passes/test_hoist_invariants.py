@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
 from tinyflow.ops import concat, constant, exp, matmul, reduce_sum, tanh, zeros
 from tinyflow.ops.base import emit
 from tinyflow.ops.control import While, outputs_of, sub_function
-from tinyflow.ops.tensor_array import array_read
+from tinyflow.ops.tensor_array import ArrayWrite, array_read
 from tinyflow.passes.pipeline import optimize
 
 N, ROWS, WIDTH = 6, 4, 8
@@ -27,20 +27,24 @@ BOTH = TensorType("float32", (2 * WIDTH, WIDTH))
 
 def loop(
     step: Callable[..., list[Any]], carried: list[TensorType], invariant: list[TensorType],
-    trips: int = N, backwards: bool = False,
+    trips: int = N, backwards: bool = False, filled: Sequence[TensorType] = (),
 ) -> Function:  # fmt: skip
-    """``step(t, *values)`` for every t, as a function of the values' starts and the invariants."""
-    types = [INT, *carried, *invariant]
+    """``step(t, *values)`` for every t, as a function of the values' starts and the invariants.
+
+    filled: values that start as zeros, behind the carried ones."""
+    types = [INT, *carried, *filled, *invariant]
     change = -1 if backwards else 1
     op = While(
         sub_function("cond", types, lambda i, *_: [i >= 0] if backwards else [i < trips]),
         sub_function("body", types, lambda i, *v: [i + change, *step(i, *v)]),
-        1 + len(carried),
+        1 + len(carried) + len(filled),
     )
     first = trips - 1 if backwards else 0
 
     def make(*values: Value) -> list[Value]:
-        return list(outputs_of(emit(op, constant(np.int32(first)), *values)))[1:]
+        starts, rest = values[: len(carried)], values[len(carried) :]
+        arrays = [zeros(f.shape, f.dtype) for f in filled]
+        return list(outputs_of(emit(op, constant(np.int32(first)), *starts, *arrays, *rest)))[1:]
 
     return sub_function("f", [*carried, *invariant], make)
 
@@ -130,6 +134,51 @@ def test_a_sum_that_the_loop_reads_stays() -> None:
 
     _, node = check(loop(step, [H, W], [X]))
     assert count(node.op.body, "MatMul") == 1
+
+
+def row_added(adds: bool, shift: int = 0) -> Callable[..., list[Any]]:
+    def step(t: Value, h: Value, a: Value) -> list[Value]:
+        h = tanh(h * 1.5)
+        return [h, emit(ArrayWrite(adds), a, t + shift if shift else t, h)]
+
+    return step
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("adds", "level"), [(False, 1), (False, 2), (True, 2)])
+def test_zeros_that_a_loop_fills_are_not_written(adds: bool, level: int, backwards: bool) -> None:
+    found, node = check(loop(row_added(adds), [H], [], filled=[X], backwards=backwards), level)
+    assert count(found, "NewArray") == 1 and count(found, "Fill") == 0
+    (write,) = [n for n in node.op.body.nodes if isinstance(n.op, ArrayWrite)]
+    assert not write.op.adds
+
+
+@pytest.mark.parametrize(
+    ("fn", "level"),
+    [
+        (loop(row_added(False), [H], [], filled=[X], trips=N - 1), 2),  # a row is left
+        (loop(row_added(True), [H], [], filled=[X]), 1),  # -0 + 0 is 0
+        (loop(row_added(False, shift=1), [H], [], filled=[X], trips=N - 1), 2),
+        (loop(lambda t, h, a: [tanh(h), emit(ArrayWrite(), a, t, h + array_read(a, t))],
+              [H], [], filled=[X]), 2),
+        (loop(lambda t, h, a: [tanh(h), emit(ArrayWrite(), emit(ArrayWrite(), a, t, h), t, -h)],
+              [H], [], filled=[X]), 2),
+    ],
+)  # fmt: skip
+def test_zeros_that_somebody_sees_stay(fn: Function, level: int) -> None:
+    found, _ = check(fn, level)
+    assert count(found, "NewArray") == 0
+
+
+def test_a_factor_that_is_saved_anyway_is_saved_once() -> None:
+    def step(t: Value, h: Value, total: Value, a: Value, x: Value) -> list[Value]:
+        d = tanh(h * 1.5)
+        product = matmul(array_read(x, t), d, transpose_a=True)
+        return [d, total + product, emit(ArrayWrite(adds=True), a, t, d)]
+
+    found, node = check(loop(step, [H, W], [X], filled=[X]))
+    assert count(node.op.body, "MatMul") == 0 and count(found, "MatMul") == 1
+    assert count(node.op.body, "ArrayWrite") == 1 and count(found, "NewArray") == 1
 
 
 def test_what_nobody_reads_is_trimmed() -> None:

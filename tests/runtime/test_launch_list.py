@@ -68,6 +68,33 @@ def test_buffers_in_an_arena(kernels, pool):
     assert view.tolist() == [1] * 6
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_a_slot_shows_a_row_of_an_array(kernels, pool, kind):
+    """Slot 3 is row index of the array in slot 1, of which the next launch counts up elements."""
+    array, index = np.zeros((4, 5), np.int64), np.zeros(1, kind)
+    segment = LaunchList(
+        [Launch.row(3, 1, 2, 40, 4, index.itemsize, 7), Launch(kernels["count"], 5, 1, (3,), ())],
+        4, pool,
+    )  # fmt: skip
+    pointers(segment, (array, index))
+    for row in (2, 0, 3, 2):
+        index[0] = row
+        assert segment.run() == 0
+    assert array.tolist() == [[n] * 5 for n in (1, 0, 2, 1)]
+    for row in (4, -1):
+        index[0] = row
+        assert segment.run() == 7
+        assert segment.status == LaunchStatus(7, 0, row, 4)
+    assert array.sum() == 20
+    index[0] = 1
+    assert segment.run() == 0 and array[1].tolist() == [1] * 5
+
+
+def test_a_row_needs_a_slot_of_the_table(pool):
+    with pytest.raises(ValueError, match="slots below 3"):
+        LaunchList([Launch.row(3, 1, 2, 40, 4, 4, 1)], 3, pool)
+
+
 def test_many_arguments(kernels, pool):
     """More buffers than any fixed array would hold."""
     n_args = 3000

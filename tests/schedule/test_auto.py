@@ -124,3 +124,25 @@ def test_threads_and_lanes_do_not_change_bits():
     for changes in ({"lanes": 8}, {"lanes": 4}, {"threads": 1}, {"threads": 2}, {"fuse": False}):
         for want, got in zip(expected, compiled(build, x, **changes)(x), strict=True):
             assert want.tobytes() == got.tobytes(), changes
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (8192,), (7, 1171)])
+def test_threads_share_few_elements_that_take_long(shape):
+    """Arithmetic counts, and the number of arrays; a sum of two is done before a thread wakes."""
+    x, *others = normal(9, *shape)
+
+    def gates(v, *more):
+        return ops.tanh(ops.sigmoid(v) * ops.tanh(more[0])) * ops.sigmoid(more[1])
+
+    def many(v, *more):
+        return tuple(v * a + b for a, b in zip(more[:4], more[4:], strict=True))
+
+    for build, shared in ((gates, True), (many, True), (lambda v, *more: v + more[0], False)):
+        function = compiled(build, x, *others)
+        (kernel,) = function.plan.kernels
+        assert (kernel.chunk > 0 and kernel.tasks > kernel.chunk) == shared
+        expected = function(x, *others)
+        for changes in ({"threads": 1}, {"lanes": 4}, {"fuse": False}):
+            found = compiled(build, x, *others, **changes)(x, *others)
+            for want, got in zip(expected, found, strict=True):
+                assert want.tobytes() == got.tobytes(), changes

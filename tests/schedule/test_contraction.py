@@ -8,6 +8,7 @@ from tinyflow.compile import compile_function
 from tinyflow.core import options
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Function, Input, Node, TensorType
+from tinyflow.ops.contraction import PanelMatMul
 from tinyflow.ops.conv_products import ConvProduct, FilterProduct
 
 
@@ -75,6 +76,34 @@ def test_forms_follow_the_one_chain(shape, flip_a, flip_b, step):
     for changes in ({"lanes": 8}, {"lanes": 4}, {"threads": 1}):
         (other,) = compiled(build, left, right, **changes)(left, right)
         assert got.tobytes() == other.tobytes(), changes
+
+
+@pytest.mark.parametrize("n", [64, 100])
+def test_rows_that_are_alike_fill_a_tile(n):
+    """A state of zeros is no array: its product has a row axis that neither factor has."""
+    function = compiled(lambda w: ops.matmul(ops.zeros((22, 40), "float32"), w) + 1.0,
+                        w := normal(40, n), lanes=16)  # fmt: skip
+    (kernel,) = function.plan.kernels
+    assert "tile(i, j, 11, 32)" in kernel.steps
+    w[3, 5] = np.inf
+    (got,) = function(w)
+    assert np.isnan(got[:, 5]).all()
+    assert (np.delete(got, 5, 1) == 1).all()
+
+
+@pytest.mark.parametrize("step", ["parallel(i1p, jt)", "parallel(it, i1p)"])
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_panels_are_read_in_their_order(step, lanes):
+    """Columns in panels are two axes: the panels stand around the tiles."""
+    shape = (37, 300, 32) if "it" not in step else (7, 60, 32)
+    a, b = normal(90, shape[1]), normal(*shape, seed=1)
+    function = compiled(lambda x, y: emit(PanelMatMul(), x, y), a, b, lanes=lanes)
+    (kernel,) = function.plan.kernels
+    assert step in kernel.steps
+    (got,) = function(a, b)
+    matrix = np.ascontiguousarray(b.swapaxes(0, 1)).reshape(shape[1], -1)
+    (plain,) = compiled(ops.matmul, a, matrix)(a, matrix)
+    assert got.tobytes() == plain.tobytes()
 
 
 def test_a_batched_transposed_factor_is_turned_per_panel():

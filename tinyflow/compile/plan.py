@@ -1,7 +1,7 @@
 """What a step does and where its values live: kernels and host calls in order, and a memory plan.
 
 Main type: ``Plan`` (shared by all sessions); main function: ``make_plan``. May import core, ir,
-ops, passes, schedule and compile.gangs, loops, seen.
+ops, passes, schedule and compile.gangs, loops, rows, seen.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tinyflow.compile.loops import (
     reserved_of,
     steps_of,
 )
+from tinyflow.compile.rows import RowPlace, place_rows
 from tinyflow.core import options
 from tinyflow.core.garbage import without_collections
 from tinyflow.core.shape import substituted
@@ -53,6 +54,9 @@ class CopyKernel:
     size_bytes: int
 
 
+Action = LoweredKernel | HostCall | CopyKernel | RowPlace | LoopAction | BranchAction | Gang
+
+
 @dataclass(eq=False)
 class Plan:
     """Everything about a step that does not depend on a session.
@@ -66,7 +70,7 @@ class Plan:
     fn: Function
     grouping: Grouping
     target: Target
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang]
+    actions: list[Action]
     memory: MemoryPlan
     results: list[Value]
     constants: dict[Value, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -101,7 +105,7 @@ def make_plan(
         target = host_target().with_lanes(options.current().lanes)
     fn = order_arrays(fn)
     grouping = fuse_groups(fn, fuse)
-    actions: list[LoweredKernel | HostCall | CopyKernel | LoopAction | BranchAction | Gang] = []
+    actions: list[Action] = []
     reserved: dict[Any, Place] = {}
     inner_constants: dict[Value, np.ndarray[Any, Any]] = {}
     uses: list[Use] = []
@@ -147,8 +151,10 @@ def make_plan(
                 kernel_of.clear()  # nothing moves past what changes an array
     if fuse and gangs and not _saves_memory(fn):
         actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
+    actions, uses, rows = place_rows(fn, actions, uses, views, made_by)
     fixed, constants = fixed_places(fn, uses, views)
     fixed.update(reserved)
+    fixed.update(rows)
     constants.update(inner_constants)
     split = len(fn.outputs) - len(fn.updates)
     results = list(dict.fromkeys(fn.outputs[:split]))
@@ -221,6 +227,11 @@ def use_of(lowered: LoweredKernel) -> Use:
         else:
             reads.append(argument)
     return Use(tuple(reads), tuple(writes), lowered.in_place)
+
+
+def made_by(action: Any) -> tuple[Any, ...]:
+    """What a kernel writes; nothing for other actions."""
+    return use_of(action).writes if isinstance(action, LoweredKernel) else ()
 
 
 def fixed_places(

@@ -17,6 +17,7 @@ from tinyflow.compile.gangs import Gang
 from tinyflow.compile.kernels import kernel_address
 from tinyflow.compile.loops import BranchAction, Jump, LoopAction, lay_out
 from tinyflow.compile.plan import CopyKernel, HostCall, Plan
+from tinyflow.compile.rows import RowPlace
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
@@ -81,7 +82,7 @@ class Program:
         self._keep: list[Any] = []
         self.pool = _pool()
         self.segments: list[Any] = []
-        self._launch_sources: list[list[LoweredKernel | CopyKernel]] = []
+        self._launch_sources: list[list[LoweredKernel | CopyKernel | RowPlace]] = []
         self._build_segments()
         fn = plan.fn
         self.feed_values = [v for v in fn.inputs if _role(v) in ("feed", "argument")]
@@ -158,8 +159,15 @@ class Program:
                 batch.append(self._launch(record[0], record[1]))
                 sources.append(record[0])
 
-    def _launch(self, action: LoweredKernel | CopyKernel, place: Any = None) -> Launch:
+    def _launch(self, action: LoweredKernel | CopyKernel | RowPlace, place: Any = None) -> Launch:
         place = place or self._place
+        if isinstance(action, RowPlace):
+            return Launch.row(
+                self._slot(action.place), self._slot(place(action.array)),
+                self._slot(place(action.index)), self.plan.bytes_of(action.row),
+                value_at(action.array.type.shape[0], self.plan.sizes),  # type: ignore[index]
+                action.index.dtype.size_bytes, s.INDEX_OUT_OF_RANGE,
+            )  # fmt: skip
         if isinstance(action, CopyKernel):
             address = copy_address(self.plan.target)
             size = value_at(action.size_bytes, self.plan.sizes)
@@ -324,12 +332,18 @@ class Program:
         action = self._launch_sources[self.launch_lists.index(segment)][status.launch_index]
         group = action.group if isinstance(action, LoweredKernel) else None
         nodes = [i.value.node for i in group.items] if group is not None else []
+        if isinstance(action, RowPlace):
+            nodes = [action.write]
         raise kernel_error(status, nodes)
 
     @property
     def launch_actions(self) -> list[LoweredKernel | CopyKernel]:
-        """What each native launch is, in the order of the launch lists; jumps are left out."""
-        return [a for sources in self._launch_sources for a in sources if a is not None]
+        """What each native launch is, in the order of the launch lists; records that compute
+        nothing are left out."""
+        return [
+            a for sources in self._launch_sources for a in sources
+            if isinstance(a, (LoweredKernel, CopyKernel))
+        ]  # fmt: skip
 
     # ---- looking inside ------------------------------------------------------------------------
     @property

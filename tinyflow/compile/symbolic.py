@@ -25,11 +25,13 @@ from tinyflow.compile.plan import (
     HostCall,
     Plan,
     fixed_places,
+    made_by,
     moves_nothing,
     place_views,
     use_of,
 )
 from tinyflow.compile.program import Program
+from tinyflow.compile.rows import place_rows
 from tinyflow.core import options
 from tinyflow.core.error import TinyFlowError, Unsupported
 from tinyflow.core.shape import Dim, evaluate, strictly
@@ -202,17 +204,21 @@ class _Body:
         for group, parts in self.parts:
             self._add(draft, group, parts, sizes)
         fn = self.fn
-        fixed, constants = fixed_places(fn, draft.uses, draft.views)
+        actions, uses, rows = place_rows(
+            fn, draft.actions, draft.uses, draft.views, made_by, sizes
+        )
+        fixed, constants = fixed_places(fn, uses, draft.views)
         fixed.update(draft.reserved)
+        fixed.update(rows)
         constants.update(draft.constants)
         split = len(fn.outputs) - len(fn.updates)
         fetched = list(dict.fromkeys(fn.outputs[:split]))
         memory = plan_memory(
-            draft.uses, fixed, draft.views, list(enumerate(fetched)),
+            uses, fixed, draft.views, list(enumerate(fetched)),
             [(key, fn.outputs[n]) for key, n in fn.updates.items()], sizes=sizes,
         )  # fmt: skip
         place_views(memory, draft.views)
-        actions = [a for a in draft.actions if not moves_nothing(a, memory)]
+        actions = [a for a in actions if not moves_nothing(a, memory)]
         actions += [
             CopyKernel(c.source, c.target, c.size_bytes) for c in memory.copies if c.size_bytes
         ]

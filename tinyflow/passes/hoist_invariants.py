@@ -2,16 +2,17 @@
 
 Main pass: ``hoist_invariants``. May import core, ir.graph, ops, passes.base, passes.control.
 
-Four things leave a loop, in this order; B rows per iteration, n iterations:
+Five things leave a loop, in this order; B rows per iteration, n iterations:
 
 * ``concat([x[t], h]) @ W`` becomes ``x[t] @ W1 + h @ W2`` where x and W are invariant;
 * ``x[t] @ W`` for every t becomes one product of n * B rows before the loop (the input's part of
   an LSTM's gates);
+* the zeros of an array of which it writes every row once;
 * ``acc + a[t]' @ d`` with an invariant array a becomes d saved per iteration, and one product over
   all n * B rows after the loop (the gradient of an LSTM's weights);
 * any other node that depends on invariant inputs only, if it does work worth a place in memory.
 
-The first and third add in another order: they need the contract RealEqual (level 2).
+The first and fourth add in another order: they need the contract RealEqual (level 2).
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class _Hoister:
         with building(builder), builder.on_behalf_of(self.node.source, self.node.origin):
             self.split_products()
             self.batch_products()
+            self.fill_arrays()
             finish = self.save_factors()
             self.hoist()
             if not self.changed:
@@ -229,6 +231,39 @@ class _Hoister:
             mapping[node.outputs[0]] = emit(ArrayRead(), self.add_input(whole), read.inputs[1])
         self.substitute(mapping)
 
+    # ---- arrays of zeros -------------------------------------------------------------------------
+
+    def fill_arrays(self) -> None:
+        """An array of zeros of which the loop writes every row once need not be zeros before it;
+        what is added to a row of zeros is the row."""
+        mapping: dict[Value, Value] = {}
+        for k in range(self.op.n_carried):
+            write = self.only_write(k)
+            if write is None or not _is_zero(self.inputs[k]):
+                continue
+            array, index, row = write.inputs
+            if write.op == ArrayWrite(adds=True):
+                if options.current().level < REORDERING:
+                    continue  # -0 + 0 is 0
+                mapping[write.outputs[0]] = emit(ArrayWrite(), array, index, row)
+            rows, *element = array.type.shape  # type: ignore[misc]
+            self.inputs[k] = new_array(array.dtype, rows, element)
+            self.changed = True
+        self.substitute(mapping)
+
+    def only_write(self, k: int) -> Node | None:
+        """What writes each row of the carried array ``k`` once, where nothing else reads it."""
+        own, after = self.body.inputs[k], self.body.outputs[k]
+        write, shape = after.node, own.type.shape
+        if not isinstance(write.op, ArrayWrite) or write.inputs[0] is not own or not shape:
+            return None
+        readers = users(self.body)
+        if readers.get(own) != [write] or readers.get(after) or self._cond_reads(k):
+            return None
+        if self.body.outputs.count(after) != 1 or own in self.body.outputs:
+            return None
+        return write if self.covers(write.inputs[1], shape[0]) else None
+
     # ---- sums over the iterations ----------------------------------------------------------------
 
     def save_factors(self) -> Any:
@@ -254,6 +289,10 @@ class _Hoister:
         after: list[Value] = []
         for factor in factors:
             index, rows = next((i, r) for _, f, i, r in sums.values() if f is factor)
+            there = self.array_of(factor, index, kept)
+            if there is not None:
+                saved[factor] = kept.index(there)
+                continue
             start = new_array(factor.dtype, rows, factor.type.shape)
             own = new_input(start.type)
             saved[factor] = len(kept) + len(arrays)
@@ -291,6 +330,14 @@ class _Hoister:
             return complete
 
         return finish
+
+    def array_of(self, factor: Value, index: Value, kept: Sequence[int]) -> int | None:
+        """The carried array that the loop fills with the factor anyway."""
+        for k in kept:
+            write = self.only_write(k)
+            if write is not None and (write.op, *write.inputs[1:]) == (ArrayWrite(), index, factor):
+                return k
+        return None
 
     def summand(self, k: int) -> Value | None:
         """s where carried value k becomes itself + s and is read for nothing else."""
@@ -401,7 +448,7 @@ def _summed_over_rows(node: Node) -> Value | None:
 def _is_zero(value: Value) -> bool:
     """Whether this is an array of zeros, as gradients start with."""
     node = value.node
-    while node.op.type_name == "BroadcastTo":
+    while node.op.type_name in ("BroadcastTo", "Fill"):
         node = node.inputs[0].node
     return node.op.type_name == "Constant" and not np.any(node.op.value)  # type: ignore[attr-defined]
 

@@ -17,6 +17,7 @@ from tinyflow.passes.hoist_invariants import hoist_invariants
 from tinyflow.passes.join_pads import join_pads
 from tinyflow.passes.layout import collapse_layouts, expand_layouts
 from tinyflow.passes.loops import optimize_bodies, save_rows, trim_control
+from tinyflow.passes.panel_products import panel_products
 from tinyflow.passes.prune import prune
 from tinyflow.passes.rematerialize import rematerialize
 from tinyflow.passes.simplify import simplify, stabilize
@@ -42,6 +43,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(save_rows, "saved values become arrays that loops carry"),
     Step(optimize_bodies, "all of the above for the bodies of loops and branches"),
     Step(hoist_invariants, "bodies are made of simple ops: what they repeat shows"),
+    Step(panel_products, "what stays in a loop stays; no rule looks at products from here on"),
     Step(trim_control, "bodies may need less than before"),
     Step(cse, "two loops may have hoisted the same"),
     Step(prune, "what rules made superfluous must not be bound"),

@@ -23,8 +23,8 @@ ALIGNMENT = 64
 
 
 class Place(NamedTuple):
-    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch", "arena", or
-    "reserved" for an array whose size only a run tells (runtime.reserved).
+    """kind: "feed", "variable", "counter", "initialized", "constant", "fetch", "arena", "reserved"
+    or "row" (of an array, another one in every iteration; see compile.rows).
 
     key: what identifies the root within its kind; for "arena" the byte offset.
     """

@@ -1,7 +1,7 @@
 """LLVM IR text of the launch driver, which walks a segment's launches: one call from Python.
 
-Main constants: DRIVER_IR, LAUNCH_FIELDS, SEGMENT_FIELDS, GANG_FIELDS, the flags. Imports nothing
-of this package.
+Main constants: DRIVER_IR, LAUNCH_FIELDS, SEGMENT_FIELDS, GANG_FIELDS, ROW_FIELDS, the flags.
+Imports nothing of this package.
 """
 
 # Every field is 8 bytes; the order is the ABI.
@@ -28,6 +28,13 @@ GANG_FIELDS = ("members", "table", "times")
 FLAG_GANG = 32
 """For Python: the tasks are the records behind the jump that follows. The driver has no use for it.
 """
+
+ROW_FIELDS = ("table", "slot", "row_bytes", "rows", "index_bytes", "code")
+"""Each 8 bytes, the extents of a launch of ``point_at_row``. table: of pointers; slot: which one is
+to show the row; code: the status of an index outside [0, rows)."""
+
+FLAG_ROW = 64
+"""For Python: the first extent is to be the address of the pointer table."""
 
 DRIVER_IR = """
 ; ---- driver -------------------------------------------------------------------------------------
@@ -323,6 +330,54 @@ after:
   %more = icmp slt i64 %t.next, %end
   br i1 %more, label %member, label %done
 done:
+  ret void
+}
+
+; table[slot] = array + index * row_bytes, so that the kernels behind it work on that row.
+; %buffers: status, array, index. %row: ROW_FIELDS.
+define void @point_at_row(ptr %buffers, ptr %row, i64 %begin, i64 %end) {
+entry:
+  %p.array = getelementptr ptr, ptr %buffers, i64 1
+  %p.index = getelementptr ptr, ptr %buffers, i64 2
+  %status = load ptr, ptr %buffers
+  %array = load ptr, ptr %p.array
+  %index.at = load ptr, ptr %p.index
+  %r.slot = getelementptr i64, ptr %row, i64 1
+  %r.row_bytes = getelementptr i64, ptr %row, i64 2
+  %r.rows = getelementptr i64, ptr %row, i64 3
+  %r.index_bytes = getelementptr i64, ptr %row, i64 4
+  %r.code = getelementptr i64, ptr %row, i64 5
+  %table = load ptr, ptr %row
+  %slot = load i64, ptr %r.slot
+  %row_bytes = load i64, ptr %r.row_bytes
+  %rows = load i64, ptr %r.rows
+  %index_bytes = load i64, ptr %r.index_bytes
+  %is_wide = icmp eq i64 %index_bytes, 8
+  br i1 %is_wide, label %wide, label %narrow
+wide:
+  %index.64 = load i64, ptr %index.at
+  br label %check
+narrow:
+  %index.32 = load i32, ptr %index.at
+  %index.sext = sext i32 %index.32 to i64
+  br label %check
+check:
+  %index = phi i64 [%index.64, %wide], [%index.sext, %narrow]
+  %inside = icmp ult i64 %index, %rows
+  br i1 %inside, label %point, label %refuse
+point:
+  %offset = mul i64 %index, %row_bytes
+  %address = getelementptr i8, ptr %array, i64 %offset
+  %entry.at = getelementptr ptr, ptr %table, i64 %slot
+  store ptr %address, ptr %entry.at
+  ret void
+refuse:
+  %code = load i64, ptr %r.code
+  %s.value = getelementptr i64, ptr %status, i64 2
+  %s.limit = getelementptr i64, ptr %status, i64 3
+  store i64 %code, ptr %status
+  store i64 %index, ptr %s.value
+  store i64 %rows, ptr %s.limit
   ret void
 }
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyflow.runtime import driver_ir, native
-from tinyflow.runtime.driver_ir import FLAG_GANG, GANG_FIELDS
+from tinyflow.runtime.driver_ir import FLAG_GANG, FLAG_ROW, GANG_FIELDS
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool
 
 _PROFILE_RUNS = 64
@@ -61,6 +61,21 @@ class Launch:
         """
         address = native.native_runtime().addresses["run_gang"]
         return cls(address, n_members, 1, (), (0, 0, 0), "gang", flags=FLAG_GANG)
+
+    @classmethod
+    def row(
+        cls, slot: int, array: int, index: int, row_bytes: int, rows: int, index_bytes: int,
+        code: int,
+    ) -> Launch:  # fmt: skip
+        """A record that lets ``slot`` show one of ``rows`` rows: array + index * row_bytes.
+
+        array, index: their slots; index_bytes: 4 or 8. An index outside sets the status ``code``.
+        """
+        address = native.native_runtime().addresses["point_at_row"]
+        extents = (0, slot, row_bytes, rows, index_bytes, code)
+        return cls(
+            address, 1, 1, (0, array, index), extents, "row", serial=True, flags=FLAG_ROW
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ class LaunchList:
         table = np.zeros(n_slots, dtype=np.uint64)
         table[0] = self._status.ctypes.data
         self._gangs = _Gangs(self.launches, packed, extents, table.ctypes.data)
+        _tell_rows(self.launches, extents, table.ctypes.data)
         # Element stores from Python: memoryview 22 ns, ctypes array 27, array.array 31, numpy 34.
         self.table = memoryview(table)  # type: ignore[arg-type]  # numpy's stubs hide the buffer
         self._segment = np.array(
@@ -199,6 +215,15 @@ class LaunchList:
         )
 
 
+def _tell_rows(launches: Sequence[Launch], extents: np.ndarray, table: int) -> None:
+    """Launches that set an entry of the pointer table learn where it is."""
+    position = 0
+    for one in launches:
+        if one.flags & FLAG_ROW:
+            extents[position] = table
+        position += len(one.extents)
+
+
 class _Gangs:
     """The records of a list's gangs. members: per gang the numbers of its launches.
 
@@ -254,7 +279,8 @@ def _check(launches: Sequence[Launch], n_slots: int) -> None:
                 f"launch {one.name!r}: expected fn_address > 0, n_tasks >= 0 and chunk >= 1, "
                 f"got {one.fn_address}, {one.n_tasks} and {one.chunk}"
             )
-        if any(not 0 <= slot < n_slots for slot in one.arg_slots):
+        own = (one.extents[1],) if one.flags & FLAG_ROW else ()
+        if any(not 0 <= slot < n_slots for slot in (*one.arg_slots, *own)):
             raise ValueError(
                 f"launch {one.name!r}: expected slots below {n_slots}, got {one.arg_slots}"
             )

@@ -21,6 +21,7 @@ from tinyflow.schedule.grain import (
     nest,
     size,
     tasks_per_claim,
+    weight_of,
 )
 from tinyflow.schedule.lowering import (
     GroupExpressions,
@@ -57,7 +58,8 @@ def lower_map(
         sweep_signature("map", x.group.domain, roots_of(statements)), target
     )
     lanes = tuning.lanes or lanes_for(statements, target)
-    block = tuning.block or BLOCK_ELEMENTS
+    weight = 1 if x.sizes or generic or total >= PARALLEL_ELEMENTS else weight_of(statements)
+    block = tuning.block or BLOCK_ELEMENTS >> weight.bit_length() - 1
     axes, mapping = merge_axes(roots_of(statements), x.outer)
     body = loop_visit.substitute_vars(statements, mapping)
     flops = operations(statements) * total
@@ -77,7 +79,7 @@ def lower_map(
     schedule = Schedule(nest(axes, body))
     names = [str(v.attr) for v, _ in axes]
     sized = bool(extents or x.sizes)  # the length is an argument
-    parallel = sized or total >= PARALLEL_ELEMENTS
+    parallel = sized or total * weight >= PARALLEL_ELEMENTS
     if len(names) > 2 or (len(names) == 2 and parallel):
         while len(names) > 2:
             names[:2] = [schedule.fuse(names[0], names[1])]
@@ -89,7 +91,7 @@ def lower_map(
             chunk = 1
         else:
             outer = names[0]
-            chunk = tasks_per_claim(axes[-1][1], tuning.block)
+            chunk = tasks_per_claim(axes[-1][1], block)
         schedule.vectorize(inner, lanes)
         if far is None:
             far = not extents and total >= STREAM_ELEMENTS

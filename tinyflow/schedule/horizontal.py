@@ -31,7 +31,7 @@ def lower_batch(grouping: Grouping, group: Group, lower: LowerPart) -> LoweredKe
     work = sum(size(p.domain) for p in group.parts)
     task = s.var("task")
     bodies = [_tasks_of(part, task) for part in parts]
-    parallel = work >= PARALLEL_ELEMENTS
+    parallel = work >= PARALLEL_ELEMENTS or any(count > 1 for count, _ in bodies)
     if parallel:
         total = sum(count for count, _ in bodies)
         body: Body = (For(task, total, PARALLEL, _choose(bodies, task)),)

@@ -155,13 +155,16 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     x.forget()
     # All that the epilogue reads counts: a mask may walk the axes unlike the operands.
     roots = roots_of(statements)
-    axes, mapping = merge_axes(roots, x.outer + reduce_axes, frozenset({len(x.outer)}))
+    results, split, bounds = panels_of(b, x.outer)
+    roots = [_moved(e, split, bounds) for e in roots]
+    axes, mapping = merge_axes(roots, results + reduce_axes, frozenset({len(results)}))
     axes = x.estimated(axes)
-    own = {v for v, _ in x.outer}
+    own = {v for v, _ in results}
     outer = [(v, n) for v, n in axes if v in own]
     terms = [(v, n) for v, n in axes if v not in own]
     own_axes = list(outer)
-    a, b = (scalar_visit.substitute(e, mapping) for e in (a, b))
+    a, b = (scalar_visit.substitute(_moved(e, split, bounds), mapping) for e in (a, b))
+    mapping |= {v: scalar_visit.substitute(e, mapping) for v, e in split.items()}
     shape: Any = item.tensor.shape  # type: ignore[union-attr]
     last_extent = x.seen(shape[-1]) if shape else 1
     k_extent = extent_of(terms)
@@ -174,7 +177,8 @@ def problem_of(x: GroupExpressions, target: Target) -> Problem:
     n_extent: Any = 1
     if outer and (_depends(b, outer[-1][0]) or not _depends(a, outer[-1][0])):
         column, n_extent = outer.pop()
-    row_loops = [x for x in outer if _depends(a, x[0]) and not _depends(b, x[0])]
+    # An axis that neither has (rows of zeros, as states start with) is one of rows that are alike.
+    row_loops = [x for x in outer if not _depends(b, x[0])]
     column_loops = [x for x in outer if _depends(b, x[0]) and not _depends(a, x[0])]
     shared = [x for x in outer if x not in row_loops and x not in column_loops]
     lanes = max(2, target.lanes * 4 // max(4, item.value.dtype.size_bytes))
@@ -231,6 +235,32 @@ def in_tiles(p: Problem, vectors: int, target: Target) -> Problem | None:
 def most_rows(vectors: int, target: Target) -> int:
     """Rows of a tile whose accumulators fit into registers, with a row of b and a broadcast."""
     return max(1, (target.vector_registers - vectors - 1) // vectors)
+
+
+def panels_of(b: Expr, outer: Axes) -> tuple[Axes, dict[Expr, Expr], dict[Expr, Any]]:
+    """Axes in which the column of a ``b`` that lies in panels is two: the panel and the column
+    within it; what replaces the column, and bounds of the two. As it was for any other b."""
+    if not outer:
+        return outer, {}, {}
+    column, extent = outer[-1]
+    widths = {
+        e.args[1].attr
+        for e in scalar_visit.postorder(b)
+        if e.op == "floordiv" and e.args[0] is column and e.args[1].is_const
+    }
+    width = widths.pop() if len(widths) == 1 else 0
+    if not width or not isinstance(extent, int) or extent % width:
+        return outer, {}, {}
+    panel, within = s.var(f"{column.attr}p"), s.var(f"{column.attr}c")
+    bounds = {panel: (0, extent // width - 1), within: (0, width - 1)}
+    axes = [*outer[:-1], (panel, extent // width), (within, width)]
+    return axes, {column: panel * width + within}, bounds
+
+
+def _moved(e: Expr, split: dict[Expr, Expr], bounds: dict[Expr, Any]) -> Expr:
+    if not split:
+        return e
+    return scalar_visit.simplify_index(scalar_visit.substitute(e, split), bounds)
 
 
 def extent_of(axes: Axes) -> Any:
