@@ -76,8 +76,11 @@ def takes_any_order(store: Store) -> bool:
     return accumulates(store) in ("max", "min", "all", "any") or store.buffer.dtype.kind != "float"
 
 
-def striped(loop: For) -> tuple[Body, list[Store]]:
-    """What Schedule.stripe puts in the place of a loop, and the reductions it found."""
+def striped(loop: For, longest: int | None = None) -> tuple[Body, list[Store]]:
+    """What Schedule.stripe puts in the place of a loop, and the reductions it found.
+
+    longest: the most iterations, where only a run tells how many there are.
+    """
     name = str(loop.var.attr)
     lane = s.var(f"{name}.l")
     partials: list[tuple[Store, str, Buffer]] = []
@@ -94,7 +97,7 @@ def striped(loop: For) -> tuple[Body, list[Store]]:
 
     body = tuple(statement(stmt) for stmt in loop.body)
     n = s.index(loop.extent)
-    long = not n.is_const or n.attr > CHUNK
+    long = n.attr > CHUNK if n.is_const else longest is None or longest > CHUNK
     result: Body = _striped_sweep(loop.var, lane, body, n, partials, name)
     if long:
         result = _chunked(loop.var, body, lane, n, partials, name)

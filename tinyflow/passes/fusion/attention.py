@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.scalar import visit as scalar_visit
@@ -27,7 +28,7 @@ from tinyflow.passes.fusion.cost import elements, evaluations, size_bytes
 from tinyflow.passes.fusion.decisions import Decision
 from tinyflow.passes.fusion.groups import Group, Grouping, Member
 from tinyflow.passes.fusion.items import Extents, Item, stretched
-from tinyflow.te.canonical import is_striped_dot
+from tinyflow.te.canonical import LONG, NARROW, is_striped_dot
 
 #: Memory for a task's rows of squares on its stack (where tasks are few, they may have more).
 BLOCK_BYTES = 224 << 10
@@ -95,9 +96,14 @@ class _Squares:
         return sorted(self.makers, key=lambda g: g.rank)
 
     @property
+    def is_open(self) -> bool:
+        """Whether only a run tells how many rows or columns there are: they may be many."""
+        return not all(isinstance(n, int) for n in self.domain[-2:])
+
+    @property
     def is_kept(self) -> bool:
         """Whether squares of the forward pass wait in memory for the gradient."""
-        return all(size_bytes(v) < AGAIN_BYTES for v in self.readers.values())
+        return not self.is_open and all(size_bytes(v) < AGAIN_BYTES for v in self.readers.values())
 
     def is_maker(self, group: Group) -> bool:
         if group.kind == "row":
@@ -152,8 +158,6 @@ class _Squares:
     def why_not(self) -> str | None:
         if not self.readers or not any(g.kind == "dot" for g in self.makers):
             return "no contraction on both sides"
-        if not all(isinstance(n, int) for n in self.domain[-2:]):
-            return "an extent is known only at run time"
         if not self.makers.isdisjoint(self.readers):
             return "a contraction makes rows of the length that it reads"
         for group in self.in_order:
@@ -193,15 +197,17 @@ class _Squares:
         assert item is not None
         if sum(self.is_inside(v) for i in group.items for v, _ in i.reads) > 1:
             return "a contraction reads rows twice"
-        if not all(isinstance(n, int) for n in item.extents[-2:]):
-            return "an extent is known only at run time"
         shared = self.domain[:-2]
         if reading_of(item, value) == "terms" and elements(shared) < 2:
             return "sums over all rows leave nothing for threads to share"
         return _why_no_order(item) or self.why_too_deep(item.extents[-1])
 
-    def why_too_deep(self, depth: int) -> str | None:
-        if depth * STRETCH > self.domain[-1]:
+    def why_too_deep(self, depth: Any) -> str | None:
+        """The vectors are short, the rows long; of an unknown length that is presumed."""
+        if not isinstance(depth, int):
+            return "the length of its vectors is known only at run time"
+        columns = self.domain[-1]
+        if isinstance(columns, int) and depth * STRETCH > columns:
             return "its rows are not much longer than the vectors that make them"
         return None
 
@@ -295,10 +301,12 @@ def _why_no_order(item: Item) -> str | None:
     assert item.form.tensor is not None and item.form.tensor.reduction is not None
     if item.value.dtype.name not in ("float32", "float64"):
         return f"not for {item.value.dtype.name}"
-    terms = item.reduce_axes[0][1]
-    if not all(isinstance(n, int) for n in (terms, item.shape[-1])):
-        return "an extent is known only at run time"
-    if is_striped_dot(item.shape[-1], terms, len(item.form.tensor.reduction.axes)):
+    last, terms = item.shape[-1], item.reduce_axes[0][1]
+    if not isinstance(last, int):
+        last = NARROW + 1  # if it is narrow after all, the kernel refuses
+    if not isinstance(terms, int):
+        terms = LONG
+    if is_striped_dot(last, terms, len(item.form.tensor.reduction.axes)):
         return "a narrow contraction is summed in stripes"
     return None
 
@@ -344,7 +352,7 @@ def fuse_attention(grouping: Grouping) -> list[Decision]:
 
 
 def _why_too_small(found: _Squares, value: Value) -> str | None:
-    if size_bytes(value) < WORTH_BYTES:
+    if size_bytes(value) < WORTH_BYTES and not found.is_open:
         return "its rows stay in the cache between two kernels"
     return None
 
@@ -352,7 +360,8 @@ def _why_too_small(found: _Squares, value: Value) -> str | None:
 def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
     users, outputs = found.grouping.users, found.grouping.outputs
     for cluster in clusters:
-        row_bytes = sum(found.domain[-1] * i.value.dtype.size_bytes
+        columns = found.domain[-1] if isinstance(found.domain[-1], int) else 0
+        row_bytes = sum(columns * i.value.dtype.size_bytes
                         for i in found.results(cluster, squares=True))  # fmt: skip
         items = [(g.reduction, found.readers[g]) for g in cluster.readers]
         over_rows = any(i is not None and reading_of(i, v) == "terms" for i, v in items)
