@@ -19,7 +19,7 @@ has its rows in the arena if they are too long for a stack.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop import visit as loop_visit
@@ -29,7 +29,7 @@ from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
 from tinyflow.passes.fusion import Group, Grouping, Item, stretched
-from tinyflow.passes.fusion.attention import BLOCK_BYTES, reading_of
+from tinyflow.passes.fusion.attention import BLOCK_BYTES, are_few, reading_of
 from tinyflow.passes.fusion.groups import Member
 from tinyflow.schedule.attention_blocks import (
     BLOCK,
@@ -395,19 +395,23 @@ class _Attention:
 
 
 def lower_attention(
-    grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int] | None = None
+    grouping: Grouping, group: Group, target: Target
 ) -> list[LoweredKernel]:
-    """Panels of transposed operands, then one kernel for everything between the contractions.
+    """Panels of transposed operands, then one kernel for everything between the contractions."""
+    return _Attention(grouping, group, target, {}).lower()
 
-    sizes: seen, of the shared axes' extents that are arguments of the kernels.
-    """
-    return _Attention(grouping, group, target, sizes or {}).lower()
+
+class _Kind(NamedTuple):
+    """longest: see ``_Attention``.   kept: whether squares wait in memory for the gradient."""
+
+    longest: int
+    kept: bool
 
 
 def lower_symbolic_attention(
     grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int]
-) -> tuple[Callable[[Mapping[str, int]], int], Callable[[int], list[LoweredKernel]]]:
-    """How to choose and how to make the kernels where the rows or the columns are an argument.
+) -> tuple[Callable[[Mapping[str, int]], _Kind], Callable[[_Kind], list[LoweredKernel]]]:
+    """How to choose and how to make the kernels where extents are arguments.
 
     Rows and tiles are as long as the longest of a kernel needs, so a few serve all lengths.
     Errors of choosing: TypeError where no kernel here keeps the order of the sums.
@@ -420,15 +424,17 @@ def lower_symbolic_attention(
         if m.kind == "dot" and m.reduction
     ]
 
-    def choose(sizes: Mapping[str, int]) -> int:
+    def choose(sizes: Mapping[str, int]) -> _Kind:
         for last, terms in products:
             if is_striped_dot(value_at(last, sizes), value_at(terms, sizes)):
                 raise TypeError("a narrow product in an attention")
         if sums_rows and not value_at(rows, sizes):
             raise TypeError("sums over no rows in an attention")
-        return 0 if isinstance(columns, int) else longest_for(value_at(columns, sizes))
+        kept = group.kept is not None and are_few(group.squares, sizes)
+        return _Kind(0 if isinstance(columns, int) else longest_for(value_at(columns, sizes)), kept)
 
-    def make(longest: int) -> list[LoweredKernel]:
-        return _Attention(grouping, group, target, sizes, longest).lower()
+    def make(kind: _Kind) -> list[LoweredKernel]:
+        form = group.kept if kind.kept and group.kept is not None else group
+        return _Attention(grouping, form, target, sizes, kind.longest).lower()
 
     return choose, make

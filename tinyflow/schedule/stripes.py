@@ -132,16 +132,20 @@ def _striped_sweep(
     full = n // STRIPE
     done = full * STRIPE
     out: Body = _init(partials, lane)
-    if _takes_any_order(body, partials) and full.is_const and full.attr % GATHER == 0:
+    gathers = _takes_any_order(body, partials)
+    main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
+    vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
+    if gathers and not (full.is_const and full.attr % GATHER):
         gathered = _gathered(var, lane, body, partials[0], base, outer)
-        out += (For(outer, full.attr // GATHER, SERIAL, (gathered,)),)
+        out += (For(outer, scalar_visit.plain(full // GATHER), SERIAL, (gathered,)),)
+        if not full.is_const:
+            one, first = s.var(f"{name}.g"), full // GATHER * GATHER
+            rest = visit.substitute_vars(vector, {outer: first + one})
+            out += (For(one, scalar_visit.plain(full - first), SERIAL, rest),)
+    elif full.is_const and full.attr == 1:
+        out += visit.substitute_vars(vector, {outer: s.index(0)})
     elif not (full.is_const and full.attr == 0):
-        main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
-        vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
-        if full.is_const and full.attr == 1:
-            out += visit.substitute_vars(vector, {outer: s.index(0)})
-        else:
-            out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
+        out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
     if not (n.is_const and n.attr % STRIPE == 0):
         rest = visit.substitute_vars(body, {var: base + done + lane})
         out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)

@@ -1,7 +1,7 @@
 """Attention: contractions joined through rows that never leave the cache.
 
-Main functions: ``fuse_attention``, ``reading_of``. May import core, te and fusion's items, groups,
-order and decisions.
+Main functions: ``fuse_attention``, ``reading_of``, ``are_few``. May import core, te and fusion's
+items, groups, order and decisions.
 
 ``p = softmax(q @ k^T * scale + mask); out = p @ v`` goes through several tensors of rows x columns
 ("squares": queries x keys). Found by structure, not by the names of ops: contractions that make
@@ -12,15 +12,17 @@ squares, row and map groups over the same domain, and contractions that read a s
 
 If no square is read by anything else, one kernel does all of it for a few rows at a time and memory
 grows with the length of a row, not with its square. A gradient reads the squares of the forward
-pass, which is over by then: its kernel computes them once more (same expressions, same bits).
+pass, which is over by then: its kernel computes them once more (same expressions, same bits), or
+finds them in memory where they are few. If only a run tells, a group has both forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinyflow.core.shape import evaluate
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.passes.fusion import order
@@ -96,14 +98,9 @@ class _Squares:
         return sorted(self.makers, key=lambda g: g.rank)
 
     @property
-    def is_open(self) -> bool:
-        """Whether only a run tells how many rows or columns there are: they may be many."""
-        return not all(isinstance(n, int) for n in self.domain[-2:])
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether squares of the forward pass wait in memory for the gradient."""
-        return not self.is_open and all(size_bytes(v) < AGAIN_BYTES for v in self.readers.values())
+    def squares(self) -> tuple[Value, ...]:
+        """Those that contractions read."""
+        return tuple(dict.fromkeys(self.readers.values()))
 
     def is_maker(self, group: Group) -> bool:
         if group.kind == "row":
@@ -225,13 +222,16 @@ class _Squares:
         return found
 
     # ---- which of them share a kernel --------------------------------------------------------
-    def clusters(self) -> list[_Cluster] | str:
-        """Readers that can run at once, earliest first, or why there is no legal order."""
+    def clusters(self, kept: bool) -> list[_Cluster] | str:
+        """Readers that can run at once, earliest first, or why there is no legal order.
+
+        kept: whether squares of the forward pass wait in memory for the gradient.
+        """
         found: list[_Cluster] = []
         for reader in sorted(self.readers, key=lambda g: g.rank):
             needed = self.closure(reader)
             for n, one in enumerate(found):
-                taken = self.taken(found[:n])
+                taken = _taken(found[:n]) if kept else set()
                 joined = _Cluster(
                     [*one.readers, reader], one.needed | needed, (one.needed | needed) - taken
                 )
@@ -239,7 +239,8 @@ class _Squares:
                     found[n] = joined
                     break
             else:
-                found.append(_Cluster([reader], needed, needed - self.taken(found)))
+                taken = _taken(found) if kept else set()
+                found.append(_Cluster([reader], needed, needed - taken))
         if set().union(*[c.makers for c in found]) != self.makers:
             return "something else reads its rows"
         found = [c for c in found if c.makers]
@@ -251,10 +252,6 @@ class _Squares:
             if any(_waits(cluster, later) for later in found[n + 1 :]):
                 return "its parts wait for each other"
         return found
-
-    def taken(self, earlier: Sequence[_Cluster]) -> set[Group]:
-        """Makers whose results an earlier kernel leaves in memory."""
-        return set().union(*[c.makers for c in earlier]) if self.is_kept else set()
 
     def hidden(self, clusters: Sequence[_Cluster]) -> set[Value]:
         """Values of makers that every kernel which reads them computes itself."""
@@ -311,6 +308,11 @@ def _why_no_order(item: Item) -> str | None:
     return None
 
 
+def _taken(earlier: Sequence[_Cluster]) -> set[Group]:
+    """Makers whose results an earlier kernel leaves in memory."""
+    return set().union(*[c.makers for c in earlier])
+
+
 def _sources(members: set[Group]) -> set[Group]:
     return {s for g in members for s in g.sources} - members
 
@@ -340,19 +342,47 @@ def fuse_attention(grouping: Grouping) -> list[Decision]:
         reader, value = next(iter(found.readers.items()))
         item = reader.reduction
         assert item is not None
+        known = all(isinstance(n, int) for n in seed.domain)
         reason = reason or _why_too_small(found, value)
-        clusters = reason or found.clusters()
-        if not isinstance(clusters, str):
-            clusters = _why_too_long(found, clusters) or clusters
+        clusters = reason or _legal(found, known and are_few(found.squares, {}))
         if isinstance(clusters, str):
             decisions.append(Decision(value, item.value, False, clusters, 2 * size_bytes(value)))
         else:
-            decisions += _apply(found, clusters)
+            decisions += _apply(found, clusters, [] if known else _kept_forms(found, clusters))
     return decisions
 
 
+def are_few(squares: Sequence[Value], sizes: Mapping[str, int]) -> bool:
+    """Whether the squares may wait in memory for the gradient.
+
+    sizes: of the extents that are arguments of the kernels.
+    """
+    found = [evaluate(v.type.size_bytes, sizes) for v in squares]
+    return all(n is not None and n < AGAIN_BYTES for n in found)
+
+
+def _legal(found: _Squares, kept: bool) -> list[_Cluster] | str:
+    """The clusters, or why there is none."""
+    clusters = found.clusters(kept)
+    if not isinstance(clusters, str):
+        clusters = _why_too_long(found, clusters) or clusters
+    return clusters
+
+
+def _kept_forms(found: _Squares, clusters: Sequence[_Cluster]) -> list[Group]:
+    """What the clusters' groups are for sizes whose squares are few; none if that is the same."""
+    kept = _legal(found, True)
+    if isinstance(kept, str) or [c.readers for c in kept] != [c.readers for c in clusters]:
+        return []
+    if [c.makers for c in kept] == [c.makers for c in clusters]:
+        return []
+    hidden = found.hidden(kept)
+    return [_joined(found, cluster, hidden) for cluster in kept]
+
+
 def _why_too_small(found: _Squares, value: Value) -> str | None:
-    if size_bytes(value) < WORTH_BYTES and not found.is_open:
+    is_open = not all(isinstance(n, int) for n in found.domain[-2:])  # the rows may be many
+    if size_bytes(value) < WORTH_BYTES and not is_open:
         return "its rows stay in the cache between two kernels"
     return None
 
@@ -375,8 +405,13 @@ def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
     return None
 
 
-def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
-    """Makes one group per cluster. A maker that several need belongs to the first of them."""
+def _apply(
+    found: _Squares, clusters: Sequence[_Cluster], forms: Sequence[Group]
+) -> list[Decision]:
+    """Makes one group per cluster. A maker that several need belongs to the first of them.
+
+    forms: of the groups, for sizes whose squares are few.
+    """
     grouping = found.grouping
     decisions = []
     sources_of = [_sources(c.members) for c in clusters]
@@ -404,6 +439,10 @@ def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
         for one in sorted(readers[member], key=lambda g: g.rank):
             if one not in owner:
                 order.link(group, one)
+    for group, form in zip(made, forms or (), strict=bool(forms)):
+        group.kept, group.squares, form.form_of = form, found.squares, group
+        for earlier in made[: made.index(group)]:
+            order.link(earlier, group)
     grouping.groups = [g for g in grouping.groups if g not in owner] + made
     return decisions
 
