@@ -320,6 +320,119 @@ def test_a_batch_of_unknown_size(eager):
     assert [[g.kind for g in one.groups] for one in compiled] == [["attention", "attention"]] * 2
 
 
+# ---- sizes that only a run tells -----------------------------------------------------------------
+def open_step(build, feeds):
+    """The last step that is compiled for placeholders of float32 [None, heads, None, d] ..., run
+    for each of the feeds: it serves all of them but the first, with the bits of separate kernels.
+
+    build(*values) -> values; every array with four axes has an unknown first and third extent,
+    masks [None, None] and [None, 1, 1, None] have no others.
+    """
+    steps = []
+    step_module.observers.append(steps.append)
+    open_axes = {4: (0, 2), 2: (0, 1)}
+    try:
+        with tf.Graph().as_default(), tf.Session() as session:
+            places = []
+            for array in feeds[0]:
+                axes = (0, 3) if array.shape[1:3] == (1, 1) else open_axes[array.ndim]
+                shape = [None if n in axes else d for n, d in enumerate(array.shape)]
+                places.append(tf.placeholder(array.dtype, shape))
+            fetches = build(*places)
+            fetches = list(fetches) if isinstance(fetches, tuple) else [fetches]
+            for arrays in feeds:
+                got = session.run(fetches, dict(zip(places, arrays, strict=True)))
+                want = compile_function(function(build, arrays), fuse=False)(*arrays)
+                for one, alone in zip(got, want, strict=True):
+                    np.testing.assert_array_equal(one.view(np.uint8), alone.view(np.uint8))
+    finally:
+        step_module.observers.remove(steps.append)
+    compiled = [s for s in steps if not hasattr(s, "step") and not hasattr(s, "store")]
+    assert len(compiled) == 2
+    return compiled[1]
+
+
+def causal(scores):
+    places = tf.range(tf.shape(scores)[-1])
+    later = tf.greater(places, tf.expand_dims(places, 1))
+    return scores + tf.cast(later, tf.float32) * -1e9
+
+
+#: (batch, length): below, at and above the edges of tiles, blocks and lengths that share kernels
+PAIRS = [(2, 40), (3, 33), (1, 1), (2, 14), (1, 29), (2, 112), (2, 257)]
+
+
+@pytest.mark.parametrize("again", [0, 4 << 20])
+def test_unknown_batches_and_lengths(monkeypatch, again):
+    """Two compilations for all of them; with squares that wait for the gradient or do not."""
+    monkeypatch.setattr(attention, "AGAIN_BYTES", again)
+
+    def build(q, k, v):
+        return with_gradients(q, k, v, change=causal)
+
+    feeds = [heads(n, n, 24, (batch, 3)) for batch, n in PAIRS]
+    step = open_step(build, feeds)
+    assert kinds_of(step).count("attention") == 2
+    last = step.plan_at({"size0": 2, "size1": 257})
+    assert any(v.type.shape[-2:] == v.type.shape[-1:] * 2 for v in values_in(last)) is bool(again)
+
+
+def kinds_of(step):
+    return [g.kind for g in step.plan.grouping.groups if g.kind != "view"]
+
+
+def values_in(plan):
+    """What has a place in memory, squares as [size0, 3, size1, size1] among it."""
+    return [v for k in plan.kernels for v in k.arguments if hasattr(v, "type") and v.type.rank == 4]
+
+
+def test_masks_of_unknown_extents():
+    def masks(batch, n):
+        one = np.where(normal(batch, 1, 1, n) > 0.5, -np.inf, 0).astype(np.float32)
+        return [normal(n, n), one]
+
+    def build(q, k, v, m, hidden):
+        return with_gradients(q, k, v, change=lambda x: ops.add(ops.add(x, m), hidden))
+
+    pairs = [(2, 40), (3, 33), (1, 61)]
+    step = open_step(build, [[*heads(n, n, 24, (b, 2)), *masks(b, n)] for b, n in pairs])
+    assert kinds_of(step).count("attention") == 2
+
+
+def test_rows_and_columns_of_different_unknown_extents():
+    shapes = [(2, 40, 52), (3, 33, 18), (2, 5, 300)]
+    feeds = [heads(m, n, 20, (b, 2), np.float64) for b, m, n in shapes]
+    assert kinds_of(open_step(with_gradients, feeds)).count("attention") == 2
+
+
+def test_short_vectors_and_unknown_lengths():
+    with options.override(lanes=4):
+        open_step(with_gradients, [heads(n, n, 20, (2, 2)) for n in (40, 33, 70)])
+
+
+def test_rows_of_unknown_length_too_long_for_a_stack():
+    feeds = [heads(n, n, 20, (1, 2)) for n in (40, 33, 2100)]
+    step = open_step(with_gradients, feeds)
+    assert "in the arena" in step.plan_at({"size0": 2100}).kernels[-1].steps[0]
+    open_step(attend, [heads(30, n, 20, (1, 1)) for n in (40, 33, 5000)])
+
+
+def test_memory_of_unknown_lengths_grows_with_the_length():
+    step = open_step(with_gradients, [heads(n, n, 32, (b, 2)) for b, n in ((2, 40), (3, 33))])
+    sizes = [step.plan_at({"size0": 8, "size1": n}).memory.arena_bytes
+             for n in (128, 256, 512, 1024)]  # fmt: skip
+    for one, twice in zip(sizes, sizes[1:], strict=False):
+        assert twice <= 2 * one
+
+
+def test_narrow_products_of_unknown_lengths_have_steps_of_their_own():
+    """Rows of 16 and vectors of 128: summed in stripes, where longer rows are not."""
+    feeds = [heads(n, n, 130, (2, 2)) for n in (40, 33, 50)]
+    assert "attention" in kinds_of(open_step(attend, feeds))
+    with pytest.raises(AssertionError, match="3"):
+        open_step(attend, [*feeds, heads(16, 16, 130, (2, 2))])
+
+
 # ---- what stays as it was ------------------------------------------------------------------------
 def refusal(build, arrays):
     fn = function(build, arrays)
