@@ -1,5 +1,7 @@
 """Attention: the bits of separate kernels, memory that grows with the length, what is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,23 @@ def test_keys_that_heads_share(eager):
     check(with_gradients, arrays, rtol=1e-3)
 
 
+def with_turned_keys(q, k, v):
+    """The gradient of keys whose columns are the positions is a sum over rows, turned."""
+    p = ops.softmax(ops.multiply(ops.matmul(q, k), 0.2))
+    out = ops.matmul(p, v)
+    return (out, *gradients(ops.tanh(out), [q, k, v]))
+
+
+def turned_keys(rows, columns, depth, batch):
+    q, k, v = heads(rows, columns, depth, batch)
+    return [q, np.ascontiguousarray(np.swapaxes(k, -1, -2)), v]
+
+
+def test_keys_whose_columns_are_positions(eager):
+    found = check(with_turned_keys, turned_keys(45, 77, 24, (2, 3)))
+    assert kinds(found).count("attention") == 2
+
+
 def test_squares_of_the_forward_pass_may_wait_in_memory(monkeypatch):
     monkeypatch.setattr(attention, "WORTH_BYTES", 0)
     found = check(with_gradients, heads(64, 80, 32), ["attention", "attention"])
@@ -321,21 +340,20 @@ def test_a_batch_of_unknown_size(eager):
 
 
 # ---- sizes that only a run tells -----------------------------------------------------------------
-def open_step(build, feeds):
-    """The last step that is compiled for placeholders of float32 [None, heads, None, d] ..., run
-    for each of the feeds: it serves all of them but the first, with the bits of separate kernels.
+def open_step(build, feeds, open_axes=None):
+    """The step that serves all of the feeds but the first, which has one of its own. Every result
+    has the bits of separate kernels.
 
-    build(*values) -> values; every array with four axes has an unknown first and third extent,
-    masks [None, None] and [None, 1, 1, None] have no others.
+    build(*values) -> values.   open_axes: per value, those whose extents only a run tells; else
+    the first and the third of four ([None, heads, None, d]).
     """
     steps = []
     step_module.observers.append(steps.append)
-    open_axes = {4: (0, 2), 2: (0, 1)}
+    open_axes = open_axes or [(0, 2)] * len(feeds[0])
     try:
         with tf.Graph().as_default(), tf.Session() as session:
             places = []
-            for array in feeds[0]:
-                axes = (0, 3) if array.shape[1:3] == (1, 1) else open_axes[array.ndim]
+            for array, axes in zip(feeds[0], open_axes, strict=True):
                 shape = [None if n in axes else d for n, d in enumerate(array.shape)]
                 places.append(tf.placeholder(array.dtype, shape))
             fetches = build(*places)
@@ -395,7 +413,8 @@ def test_masks_of_unknown_extents():
         return with_gradients(q, k, v, change=lambda x: ops.add(ops.add(x, m), hidden))
 
     pairs = [(2, 40), (3, 33), (1, 61)]
-    step = open_step(build, [[*heads(n, n, 24, (b, 2)), *masks(b, n)] for b, n in pairs])
+    feeds = [[*heads(n, n, 24, (b, 2)), *masks(b, n)] for b, n in pairs]
+    step = open_step(build, feeds, [(0, 2)] * 3 + [(0, 1), (0, 3)])
     assert kinds_of(step).count("attention") == 2
 
 
@@ -403,6 +422,11 @@ def test_rows_and_columns_of_different_unknown_extents():
     shapes = [(2, 40, 52), (3, 33, 18), (2, 5, 300)]
     feeds = [heads(m, n, 20, (b, 2), np.float64) for b, m, n in shapes]
     assert kinds_of(open_step(with_gradients, feeds)).count("attention") == 2
+
+
+def test_turned_keys_of_unknown_lengths():
+    feeds = [turned_keys(n, n, 20, (b, 2)) for b, n in ((2, 40), (3, 33), (1, 300))]
+    assert kinds_of(open_step(with_turned_keys, feeds, [(0, 2), (0, 3), (0, 2)]))[-1] == "attention"
 
 
 def test_short_vectors_and_unknown_lengths():
@@ -421,7 +445,7 @@ def test_memory_of_unknown_lengths_grows_with_the_length():
     step = open_step(with_gradients, [heads(n, n, 32, (b, 2)) for b, n in ((2, 40), (3, 33))])
     sizes = [step.plan_at({"size0": 8, "size1": n}).memory.arena_bytes
              for n in (128, 256, 512, 1024)]  # fmt: skip
-    for one, twice in zip(sizes, sizes[1:], strict=False):
+    for one, twice in itertools.pairwise(sizes):
         assert twice <= 2 * one
 
 

@@ -75,7 +75,8 @@ def blocks_of(m: Any, fit: int, target: Target) -> Blocks:
     """At most ``fit`` rows, in tiles that fill the registers, blocks as equal as they can be."""
     most = most_rows(target)
     if not isinstance(m, int):
-        return Blocks(m, most, max(1, min(fit, BLOCK_ROWS) // most), 2, (-(-most // 2),))
+        lower = (-(-most // 3), -(-most * 2 // 3))
+        return Blocks(m, most, max(1, min(fit, BLOCK_ROWS) // most), 2, lower)
     if fit < most:
         rows = min(fit, m)
         return Blocks(m, rows, 1, max(2, (target.vector_registers - 4) // (rows + 1)))

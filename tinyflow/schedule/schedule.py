@@ -188,7 +188,8 @@ class Schedule:
         if has_tail:
             rest = visit.substitute_vars(loop.body, {loop.var: done + tail})
             if masked:
-                new.append(For(tail, factor, SERIAL, (If(done + tail < n, rest),)))
+                last: Body = (For(tail, factor, SERIAL, (If(done + tail < n, rest),)),)
+                new += last if n.is_const else (If(done < n, last),)
             else:
                 new.append(For(tail, scalar_visit.plain(n - done), SERIAL, rest))
         self.replace(loop, tuple(new))

@@ -148,7 +148,8 @@ def _striped_sweep(
         out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
     if not (n.is_const and n.attr % STRIPE == 0):
         rest = visit.substitute_vars(body, {var: base + done + lane})
-        out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
+        tail: Body = (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
+        out += tail if n.is_const else (If(done < n, tail),)
     return out
 
 

@@ -8,7 +8,8 @@ items, groups, order and decisions.
 squares, row and map groups over the same domain, and contractions that read a square::
 
     rows    out[.., row, c] = sum over columns of square[.., row, column] * b      (p @ v, ds @ k)
-    terms   out[.., column, c] = sum over rows of square[.., row, column] * b      (dk, dv)
+    terms   out[.., column, c] = sum over rows of square[.., row, column] * b      (dk, dv),
+            or out[.., c, column]
 
 If no square is read by anything else, one kernel does all of it for a few rows at a time and memory
 grows with the length of a row, not with its square. A gradient reads the squares of the forward
@@ -62,6 +63,12 @@ def reading_of(item: Item, value: Value) -> str:
     if own[-2] is term and own[-1] in axes[-2:]:
         return "terms"
     return ""
+
+
+def _depth_of(item: Item, square: Value) -> Any:
+    """How long the vectors are that a contraction makes of a square."""
+    own = next(stretched(i, square.type.shape or ()) for v, i in item.reads if v is square)
+    return item.extents[-2 if own[-1] is item.own_axes[-1] else -1]
 
 
 @dataclass(eq=False)
@@ -197,7 +204,7 @@ class _Squares:
         shared = self.domain[:-2]
         if reading_of(item, value) == "terms" and elements(shared) < 2:
             return "sums over all rows leave nothing for threads to share"
-        return _why_no_order(item) or self.why_too_deep(item.extents[-1])
+        return _why_no_order(item) or self.why_too_deep(_depth_of(item, value))
 
     def why_too_deep(self, depth: Any) -> str | None:
         """The vectors are short, the rows long; of an unknown length that is presumed."""

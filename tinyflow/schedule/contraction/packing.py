@@ -105,7 +105,7 @@ def _turns(p: Problem, b: Expr) -> bool:
         b.op == "load"
         and b.attr.dtype.size_bytes == 4
         and stride_along(b, TERM) == 1
-        and bool(p.b_stride)
+        and p.b_stride not in (0, None)
         and p.k >= p.lanes
         and p.n >= p.width
     )
@@ -116,14 +116,14 @@ def _turned(
 ) -> Body:
     """Squares of lanes x lanes elements."""
     p = q.p
-    assert p.column is not None
+    assert p.column is not None and p.b_stride is not None
     square, vector = s.var("kq"), s.var("v")
     first = scalar_visit.substitute(
         b, {TERM: square * p.lanes, p.column: panel * p.width + vector * p.lanes}
     )
     turn = Call("transpose", (packed, place(panel, square * p.lanes, vector * p.lanes),
                               s.index(p.width), first.attr, first.args[0],
-                              s.index(p.b_stride or 0), s.index(p.lanes)))  # fmt: skip
+                              s.index(p.b_stride), s.index(p.lanes)))  # fmt: skip
     squares = plain(s.index(q.k) // p.lanes)
     return (For(square, squares, SERIAL, (For(vector, p.vectors, SERIAL, (turn,)),)),)
 

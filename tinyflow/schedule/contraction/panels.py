@@ -134,7 +134,7 @@ def turns(p: Problem, blocks: Blocks) -> bool:
         value.op == "load"
         and value.attr.dtype.size_bytes == 4
         and stride_along(value, term) == 1
-        and bool(p.b_stride)
+        and p.b_stride not in (0, None)
         and blocks.sizes[-1] >= p.lanes
         and p.n >= p.width
     )
@@ -162,9 +162,9 @@ def turn_panel(
     terms, local = at(square * lanes)
     first = p.b(terms, j * p.width + vector * lanes)
     (place,) = element(local, vector * lanes).args
-    apart = p.b_stride or 0
+    assert p.b_stride is not None
     turn = Call("transpose", (panel, place, s.index(p.width), first.attr, first.args[0],
-                              s.index(apart), s.index(lanes)))  # fmt: skip
+                              s.index(p.b_stride), s.index(lanes)))  # fmt: skip
     squares: Body = (For(vector, p.vectors, SERIAL, (turn,)),)
     body: Body = (For(square, plain(here // lanes), SERIAL, squares),)
     if not (isinstance(extent, int) and extent % lanes == 0):
