@@ -377,7 +377,7 @@ def causal(scores):
 
 
 #: (batch, length): below, at and above the edges of tiles, blocks and lengths that share kernels
-PAIRS = [(2, 40), (3, 33), (1, 1), (2, 14), (1, 29), (2, 112), (2, 257)]
+PAIRS = [(2, 40), (3, 33), (1, 1), (2, 29), (2, 257)]
 
 
 @pytest.mark.parametrize("again", [0, 4 << 20])
@@ -393,6 +393,10 @@ def test_unknown_batches_and_lengths(monkeypatch, again):
     assert kinds_of(step).count("attention") == 2
     last = step.plan_at({"size0": 2, "size1": 257})
     assert any(v.type.shape[-2:] == v.type.shape[-1:] * 2 for v in values_in(last)) is bool(again)
+    memory = [step.plan_at({"size0": 8, "size1": n}).memory.arena_bytes
+              for n in (128, 256, 512, 1024)]  # fmt: skip
+    for one, twice in itertools.pairwise(memory):
+        assert twice <= 2 * one  # grows with the length, not with its square
 
 
 def kinds_of(step):
@@ -419,34 +423,27 @@ def test_masks_of_unknown_extents():
 
 
 def test_rows_and_columns_of_different_unknown_extents():
-    shapes = [(2, 40, 52), (3, 33, 18), (2, 5, 300)]
+    shapes = [(2, 40, 52), (3, 33, 18), (2, 5, 70)]
     feeds = [heads(m, n, 20, (b, 2), np.float64) for b, m, n in shapes]
     assert kinds_of(open_step(with_gradients, feeds)).count("attention") == 2
 
 
 def test_turned_keys_of_unknown_lengths():
-    feeds = [turned_keys(n, n, 20, (b, 2)) for b, n in ((2, 40), (3, 33), (1, 300))]
+    feeds = [turned_keys(n, n, 20, (b, 2)) for b, n in ((2, 40), (3, 33), (1, 61))]
     assert kinds_of(open_step(with_turned_keys, feeds, [(0, 2), (0, 3), (0, 2)]))[-1] == "attention"
 
 
+@pytest.mark.slow
 def test_short_vectors_and_unknown_lengths():
     with options.override(lanes=4):
-        open_step(with_gradients, [heads(n, n, 20, (2, 2)) for n in (40, 33, 70)])
+        open_step(with_gradients, [heads(n, n, 20, (2, 2)) for n in (40, 33)])
 
 
+@pytest.mark.slow
 def test_rows_of_unknown_length_too_long_for_a_stack():
     feeds = [heads(n, n, 20, (1, 2)) for n in (40, 33, 2100)]
-    step = open_step(with_gradients, feeds)
-    assert "in the arena" in step.plan_at({"size0": 2100}).kernels[-1].steps[0]
-    open_step(attend, [heads(30, n, 20, (1, 1)) for n in (40, 33, 5000)])
-
-
-def test_memory_of_unknown_lengths_grows_with_the_length():
-    step = open_step(with_gradients, [heads(n, n, 32, (b, 2)) for b, n in ((2, 40), (3, 33))])
-    sizes = [step.plan_at({"size0": 8, "size1": n}).memory.arena_bytes
-             for n in (128, 256, 512, 1024)]  # fmt: skip
-    for one, twice in itertools.pairwise(sizes):
-        assert twice <= 2 * one
+    kernels = open_step(with_gradients, feeds).plan_at({"size0": 2100}).kernels
+    assert sum("in the arena" in k.steps[0] for k in kernels) == 2
 
 
 def test_narrow_products_of_unknown_lengths_have_steps_of_their_own():
