@@ -318,6 +318,101 @@ def test_attention_over_unknown_batches_and_lengths(monkeypatch):
     check(build, feeds, monkeypatch)
 
 
+def transformer(layers: int, width: int = 40, heads: int = 2) -> Build:
+    """The loss of a small decoder-only transformer, and its gradients."""
+
+    def build():
+        ids, targets = (tf.placeholder(tf.int32, [None, None]) for _ in range(2))
+        batch, tokens = tf.shape(ids)[0], tf.shape(ids)[1]
+        weights = [tf.Variable(floats(31, width)), tf.Variable(floats(90, width) * 0.1)]
+        causal = tf.cast(tf.sequence_mask(tf.range(1, tokens + 1), tokens), tf.float32)
+
+        def dense(x, columns):
+            weights.append(tf.Variable(floats(width, columns) * 0.2))
+            return tf.matmul(x, weights[-1])
+
+        def normal(x):
+            mean, variance = tf.nn.moments(x, [1], keep_dims=True)
+            return (x - mean) * tf.rsqrt(variance + 1e-5)
+
+        def attention(x):
+            qkv = tf.reshape(dense(x, 3 * width), [batch, tokens, 3, heads, width // heads])
+            q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), num=3)
+            scores = tf.matmul(q, k, transpose_b=True) * 0.2 + (causal - 1.0) * 1e9
+            mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores), v), [0, 2, 1, 3])
+            return dense(tf.reshape(mixed, [-1, width]), width)
+
+        h = tf.nn.embedding_lookup(weights[0], ids) + weights[1][:tokens]
+        h = tf.reshape(h, [-1, width])
+        for _ in range(layers):
+            h += attention(normal(h))
+            h += dense(tf.nn.relu(dense(normal(h), width)), width)
+        logits = dense(normal(h), 31)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.reshape(targets, [-1]), logits=logits))  # fmt: skip
+        return [ids, targets], [loss, *map(tf.convert_to_tensor, tf.gradients(loss, weights))]
+
+    return build
+
+
+def sentences(batch: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    text = np.random.default_rng((batch, tokens)).integers(0, 31, (batch, tokens + 1), np.int32)
+    return text[:, :-1], text[:, 1:]
+
+
+def test_a_transformer_over_thirty_batches_and_lengths(monkeypatch):
+    """Attention never makes its squares, and has the bits of steps that do: these are small."""
+    pairs = [(1 + n * 5 % 7, 1 + n * 37 % 89) for n in range(30)]
+    assert len(set(pairs)) == 30
+    found, (family,) = run_all(transformer(1), [sentences(*pair) for pair in pairs])
+    assert (len(family.exact), len(family.symbolic), family.reasons) == (1, 1, {})
+    (step,) = family.symbolic
+    assert [g.kind for g in step.plan.grouping.groups].count("attention") == 2
+    monkeypatch.setattr(families, "MOST_PATTERNS", 0)
+    chosen = [1, 8, 19]
+    expected, _ = run_all(transformer(1), [sentences(*pairs[n]) for n in chosen])
+    for n, other in zip(chosen, expected, strict=True):
+        for a, b in zip(found[n], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_deeper_transformer_in_every_run(monkeypatch):
+    pairs = [(4, 40), (2, 70), (1, 1), (3, 14), (5, 29), (2, 88)]
+    check(transformer(3), [sentences(*pair) for pair in pairs], monkeypatch)
+
+
+def test_the_first_rows_of_a_table(monkeypatch):
+    """As many as a sequence is long: learned positions."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, None, 6])
+        table = tf.Variable(floats(50, 6))
+        y = tf.tanh(x + table[: tf.shape(x)[1]])
+        return [x], [y, tf.gradients(y, table)[0]]
+
+    check(build, [(floats(n, k, 6),) for n, k in ((3, 5), (2, 9), (1, 50), (4, 1))], monkeypatch)
+    _, (family,) = run_all(rows_of(lambda x: tf.concat([x, x], 0)[: tf.shape(x)[0]]),
+                           [(floats(n, 37),) for n in (4, 6, 9)])  # fmt: skip
+    assert not family.reasons
+
+
+def test_products_with_unknown_columns(monkeypatch):
+    """Rows that are narrow for once are summed in stripes: by a step of their own."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 140])
+        return [x], [tf.matmul(tf.constant(floats(20, 140)), x, transpose_b=True)]
+
+    feeds = [(floats(n, 140),) for n in (40, 17, 33, 130)]
+    check(build, feeds, monkeypatch)
+    monkeypatch.undo()
+    found, (family,) = run_all(build, [*feeds, (floats(16, 140),)])
+    assert len(family.exact) == 2
+    monkeypatch.setattr(families, "MOST_PATTERNS", 0)
+    np.testing.assert_array_equal(found[-1][0], run_all(build, [(floats(16, 140),)])[0][0][0])
+
+
 def test_a_convolutional_step(monkeypatch):
     """Unknown batch, height and width. The filter's gradient is a sum in parts of the batch, of
     equal lengths or not, fewer or more than there are."""

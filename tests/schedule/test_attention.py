@@ -1,5 +1,7 @@
 """Attention: the bits of separate kernels, memory that grows with the length, what is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,23 @@ def test_keys_that_heads_share(eager):
     check(with_gradients, arrays, rtol=1e-3)
 
 
+def with_turned_keys(q, k, v):
+    """The gradient of keys whose columns are the positions is a sum over rows, turned."""
+    p = ops.softmax(ops.multiply(ops.matmul(q, k), 0.2))
+    out = ops.matmul(p, v)
+    return (out, *gradients(ops.tanh(out), [q, k, v]))
+
+
+def turned_keys(rows, columns, depth, batch):
+    q, k, v = heads(rows, columns, depth, batch)
+    return [q, np.ascontiguousarray(np.swapaxes(k, -1, -2)), v]
+
+
+def test_keys_whose_columns_are_positions(eager):
+    found = check(with_turned_keys, turned_keys(45, 77, 24, (2, 3)))
+    assert kinds(found).count("attention") == 2
+
+
 def test_squares_of_the_forward_pass_may_wait_in_memory(monkeypatch):
     monkeypatch.setattr(attention, "WORTH_BYTES", 0)
     found = check(with_gradients, heads(64, 80, 32), ["attention", "attention"])
@@ -318,6 +337,121 @@ def test_a_batch_of_unknown_size(eager):
     compiled = [s.grouping if hasattr(s, "grouping") else s.plan.grouping
                 for s in steps if not hasattr(s, "step")]  # fmt: skip
     assert [[g.kind for g in one.groups] for one in compiled] == [["attention", "attention"]] * 2
+
+
+# ---- sizes that only a run tells -----------------------------------------------------------------
+def open_step(build, feeds, open_axes=None):
+    """The step that serves all of the feeds but the first, which has one of its own. Every result
+    has the bits of separate kernels.
+
+    build(*values) -> values.   open_axes: per value, those whose extents only a run tells; else
+    the first and the third of four ([None, heads, None, d]).
+    """
+    steps = []
+    step_module.observers.append(steps.append)
+    open_axes = open_axes or [(0, 2)] * len(feeds[0])
+    try:
+        with tf.Graph().as_default(), tf.Session() as session:
+            places = []
+            for array, axes in zip(feeds[0], open_axes, strict=True):
+                shape = [None if n in axes else d for n, d in enumerate(array.shape)]
+                places.append(tf.placeholder(array.dtype, shape))
+            fetches = build(*places)
+            fetches = list(fetches) if isinstance(fetches, tuple) else [fetches]
+            for arrays in feeds:
+                got = session.run(fetches, dict(zip(places, arrays, strict=True)))
+                want = compile_function(function(build, arrays), fuse=False)(*arrays)
+                for one, alone in zip(got, want, strict=True):
+                    np.testing.assert_array_equal(one.view(np.uint8), alone.view(np.uint8))
+    finally:
+        step_module.observers.remove(steps.append)
+    compiled = [s for s in steps if not hasattr(s, "step") and not hasattr(s, "store")]
+    assert len(compiled) == 2
+    return compiled[1]
+
+
+def causal(scores):
+    places = tf.range(tf.shape(scores)[-1])
+    later = tf.greater(places, tf.expand_dims(places, 1))
+    return scores + tf.cast(later, tf.float32) * -1e9
+
+
+#: (batch, length): below, at and above the edges of tiles, blocks and lengths that share kernels
+PAIRS = [(2, 40), (3, 33), (1, 1), (2, 29), (2, 257)]
+
+
+@pytest.mark.parametrize("again", [0, 4 << 20])
+def test_unknown_batches_and_lengths(monkeypatch, again):
+    """Two compilations for all of them; with squares that wait for the gradient or do not."""
+    monkeypatch.setattr(attention, "AGAIN_BYTES", again)
+
+    def build(q, k, v):
+        return with_gradients(q, k, v, change=causal)
+
+    feeds = [heads(n, n, 24, (batch, 3)) for batch, n in PAIRS]
+    step = open_step(build, feeds)
+    assert kinds_of(step).count("attention") == 2
+    last = step.plan_at({"size0": 2, "size1": 257})
+    assert any(v.type.shape[-2:] == v.type.shape[-1:] * 2 for v in values_in(last)) is bool(again)
+    memory = [step.plan_at({"size0": 8, "size1": n}).memory.arena_bytes
+              for n in (128, 256, 512, 1024)]  # fmt: skip
+    for one, twice in itertools.pairwise(memory):
+        assert twice <= 2 * one  # grows with the length, not with its square
+
+
+def kinds_of(step):
+    return [g.kind for g in step.plan.grouping.groups if g.kind != "view"]
+
+
+def values_in(plan):
+    """What has a place in memory, squares as [size0, 3, size1, size1] among it."""
+    return [v for k in plan.kernels for v in k.arguments if hasattr(v, "type") and v.type.rank == 4]
+
+
+def test_masks_of_unknown_extents():
+    def masks(batch, n):
+        one = np.where(normal(batch, 1, 1, n) > 0.5, -np.inf, 0).astype(np.float32)
+        return [normal(n, n), one]
+
+    def build(q, k, v, m, hidden):
+        return with_gradients(q, k, v, change=lambda x: ops.add(ops.add(x, m), hidden))
+
+    pairs = [(2, 40), (3, 33), (1, 61)]
+    feeds = [[*heads(n, n, 24, (b, 2)), *masks(b, n)] for b, n in pairs]
+    step = open_step(build, feeds, [(0, 2)] * 3 + [(0, 1), (0, 3)])
+    assert kinds_of(step).count("attention") == 2
+
+
+def test_rows_and_columns_of_different_unknown_extents():
+    shapes = [(2, 40, 52), (3, 33, 18), (2, 5, 70)]
+    feeds = [heads(m, n, 20, (b, 2), np.float64) for b, m, n in shapes]
+    assert kinds_of(open_step(with_gradients, feeds)).count("attention") == 2
+
+
+def test_turned_keys_of_unknown_lengths():
+    feeds = [turned_keys(n, n, 20, (b, 2)) for b, n in ((2, 40), (3, 33), (1, 61))]
+    assert kinds_of(open_step(with_turned_keys, feeds, [(0, 2), (0, 3), (0, 2)]))[-1] == "attention"
+
+
+@pytest.mark.slow
+def test_short_vectors_and_unknown_lengths():
+    with options.override(lanes=4):
+        open_step(with_gradients, [heads(n, n, 20, (2, 2)) for n in (40, 33)])
+
+
+@pytest.mark.slow
+def test_rows_of_unknown_length_too_long_for_a_stack():
+    feeds = [heads(n, n, 20, (1, 2)) for n in (40, 33, 2100)]
+    kernels = open_step(with_gradients, feeds).plan_at({"size0": 2100}).kernels
+    assert sum("in the arena" in k.steps[0] for k in kernels) == 2
+
+
+def test_narrow_products_of_unknown_lengths_have_steps_of_their_own():
+    """Rows of 16 and vectors of 128: summed in stripes, where longer rows are not."""
+    feeds = [heads(n, n, 130, (2, 2)) for n in (40, 33, 50)]
+    assert "attention" in kinds_of(open_step(attend, feeds))
+    with pytest.raises(AssertionError, match="3"):
+        open_step(attend, [*feeds, heads(16, 16, 130, (2, 2))])
 
 
 # ---- what stays as it was ------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_layout_and_form_do_not_change_bits(transpose_a):
 
 
 def test_blocked_form_with_an_epilogue():
-    a, b, c = normal(700, 150), normal(700, 1100), normal(150, 1100)
+    a, b, c = normal(600, 1100), normal(600, 150), normal(1100, 150)
 
     def build(x, y, z):
         return ops.subtract(z, ops.multiply(ops.matmul(x, y, transpose_a=True), 0.5))

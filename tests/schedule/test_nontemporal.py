@@ -137,6 +137,22 @@ def test_unknown_sizes(small_cache):
         np.testing.assert_allclose(share, wanted / wanted.sum(1, keepdims=True), rtol=1e-5)
 
 
+def test_a_result_of_known_size_beside_operands_of_unknown_ones(small_cache):
+    """A weight's gradient stays in the caches, however many rows are read for it."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 64])
+        return [x], [tf.matmul(x, tf.tanh(x), transpose_a=True) * 2.0]
+
+    _, (family,) = run_all(build, [(normal(n, 64),) for n in (3, 5, LEAST // 64)])
+    assert not family.reasons
+    (step,) = family.symbolic
+    (name,) = step.pattern.symbols
+    (product,) = [k for k in step.plan_at({name: LEAST // 64}).kernels
+                  if any(v.type.shape == (64, 64) for v in k.arguments if hasattr(v, "type"))]
+    assert not any(b.nontemporal for b in product.kernel.buffers)
+
+
 def test_a_result_that_is_read_is_no_such_result():
     x = Buffer("x", float32, (16,), nontemporal=True)
     i = s.var("i")

@@ -251,14 +251,20 @@ def _is_count(symbol: str) -> bool:
     return all(map(_never_negative, _quotients.get(symbol, ())))
 
 
-def least(extent: Any, number: int) -> Any:
+def least(extent: Any, number: Any) -> Any:
     """``min(extent, number)``; a step for all sizes is one for extents of ``number`` or more.
 
-    The pass ``specialize`` checks that for every set of sizes (``fits``).
+    The pass ``specialize`` checks that for every set of sizes (``fits``). A number that is an
+    extent itself is compared as ``at_most`` does.
     """
-    if isinstance(extent, int):
+    if isinstance(number, Dim):
+        if _strict.on and at_most(0, number):
+            return number if at_most(number, extent) else extent
+    elif isinstance(extent, int):
         return min(extent, number)
-    return number if _strict.on else opaque(f"min({extent},{number})")
+    elif _strict.on:
+        return number
+    return opaque(f"min({extent},{number})")
 
 
 Dimension = int | Dim

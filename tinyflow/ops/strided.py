@@ -195,7 +195,7 @@ def _range_extent(extent: Dimension, entry: Range) -> Dimension:
         return extent - (begin or 0) + (end or 0)
     if type(begin) is int and end is None and stride == 1:
         return least(extent, -begin)
-    if type(end) is int and begin in (None, 0) and stride == 1:
+    if type(end) in (int, Dim) and begin in (None, 0) and stride == 1:
         return least(extent, end)
     return opaque(f"slice({extent},{begin},{end},{stride})")
 
@@ -206,8 +206,10 @@ def _range_bounds(extent: Any, entry: Range) -> tuple[Any, Any]:
     if isinstance(extent, Dim) and stride == 1:
         if begin is not None and begin < 0 and end is None:
             return te.as_index(extent) + begin, -begin  # see shape.least
-        if begin in (None, 0) and end is not None and end > 0:
+        if begin in (None, 0) and type(end) is int and end > 0:
             return 0, end
+    if isinstance(end, Dim) and stride == 1 and begin in (None, 0):
+        return 0, te.as_index(least(extent, end))
     d = te.as_index(extent)
     low, high = (te.index(0), d) if stride > 0 else (te.index(-1), d - 1)
 
@@ -254,7 +256,7 @@ class StridedSliceGrad(PlacesBack, Index, LikeOp):
                 begin.append(entry.position % extent)
                 counts.append(1)
                 strides.append(1)
-            elif isinstance(extent, Dim):
+            elif isinstance(extent, Dim) or isinstance(entry.end, Dim):
                 first, count = _known_part(extent, entry)
                 begin.append(first)
                 counts.append(count)
@@ -292,9 +294,11 @@ class StridedSliceGrad(PlacesBack, Index, LikeOp):
         yield Sample(arrays, index_op(np.s_[1:3])._gradient()), ShapeError
 
 
-def _known_part(extent: Dim, entry: Range) -> tuple[Any, Any]:
-    """(first, count) of a range over an extent that only a run tells."""
+def _known_part(extent: Dimension, entry: Range) -> tuple[Any, Any]:
+    """(first, count) of a range with an extent or an end that only a run tells."""
     _, begin, end, stride = entry
+    if stride == 1 and begin in (None, 0) and isinstance(end, Dim):
+        return 0, least(extent, end)
     if stride == 1 and (begin is None or begin >= 0) and (end is None or end < 0):
         return begin or 0, extent - (begin or 0) + (end or 0)
     if stride == 1 and begin is not None and begin < 0 and end is None:

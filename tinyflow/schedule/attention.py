@@ -18,9 +18,8 @@ has its rows in the arena if they are too long for a stack.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.loop import visit as loop_visit
@@ -30,8 +29,17 @@ from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import plain
 from tinyflow.passes.fusion import Group, Grouping, Item, stretched
-from tinyflow.passes.fusion.attention import BLOCK_BYTES, reading_of
+from tinyflow.passes.fusion.attention import BLOCK_BYTES, are_few, reading_of
 from tinyflow.passes.fusion.groups import Member
+from tinyflow.schedule.attention_blocks import (
+    BLOCK,
+    TASK,
+    TILES,
+    Blocks,
+    blocks_of,
+    longest_for,
+    most_rows,
+)
 from tinyflow.schedule.attention_rows import (
     FIRST,
     LOCAL,
@@ -42,7 +50,14 @@ from tinyflow.schedule.attention_rows import (
 )
 from tinyflow.schedule.contraction.packing import packed_panels
 from tinyflow.schedule.contraction.problem import Problem, extent_of, stride_along
-from tinyflow.schedule.contraction.tile import ROW, TERM, Tile, at_tile, results, tile_cases
+from tinyflow.schedule.contraction.sized import (
+    Sized,
+    cases_of,
+    existing_rows,
+    results_of,
+    tile_of,
+)
+from tinyflow.schedule.contraction.tile import ROW, TERM, at_tile
 from tinyflow.schedule.grain import nest
 from tinyflow.schedule.lowering import (
     Axes,
@@ -51,14 +66,11 @@ from tinyflow.schedule.lowering import (
     Scratch,
     loop_extent,
     single_axis,
+    value_at,
 )
 from tinyflow.schedule.targets import Target
-from tinyflow.te.canonical import STRIPE
+from tinyflow.te.canonical import STRIPE, is_striped_dot
 
-#: Rows of a block: each reads all of k and v from the second-level cache.
-BLOCK_ROWS = 32
-#: The task; the block, and how many tiles of rows it has.
-TASK, BLOCK, TILES = s.var("task"), s.var("block"), s.var("tiles")
 _TILE, _PANEL = s.var("it"), s.var("jt")
 
 
@@ -110,55 +122,6 @@ class _Expressions(GroupExpressions):
         return LOCAL * self.pitch + self.point[-1]
 
 
-@dataclass
-class _Blocks:
-    """``rows`` per register tile, ``tiles`` of them per block, ``count`` blocks of ``m`` rows."""
-
-    m: int
-    rows: int
-    tiles: int
-    vectors: int
-
-    @property
-    def height(self) -> int:
-        return self.rows * self.tiles
-
-    @property
-    def count(self) -> int:
-        return -(-self.m // self.height)
-
-    def bound(self, block: Expr) -> dict[Expr, Expr]:
-        """FIRST, ROWS and TILES of a block."""
-        first, tiles = block * self.height, -(-self.m // self.rows)
-        return {
-            FIRST: first,
-            ROWS: _at_most(self.height, self.m, first),
-            TILES: _at_most(self.tiles, tiles, block * self.tiles),
-        }
-
-
-def _at_most(step: int, total: int, start: Expr) -> Expr:
-    full = s.index(step)
-    return full if total % step == 0 else s.minimum(full, s.index(total) - start)
-
-
-def _most_rows(target: Target) -> int:
-    """Rows of a tile of two vectors that fills the registers."""
-    return max(1, (target.vector_registers - 3) // 2)
-
-
-def _blocks_of(m: int, fit: int, target: Target) -> _Blocks:
-    """At most ``fit`` rows, in tiles that fill the registers, blocks as equal as they can be."""
-    most = _most_rows(target)
-    if fit < most:
-        rows = min(fit, m)
-        return _Blocks(m, rows, 1, max(2, (target.vector_registers - 4) // (rows + 1)))
-    rows = -(-m // -(-m // most))
-    all_tiles = -(-m // rows)
-    tiles = max(1, min(fit, BLOCK_ROWS) // rows)
-    return _Blocks(m, rows, -(-all_tiles // -(-all_tiles // tiles)), 2)
-
-
 def _sums_rows(member: Member) -> bool:
     """Whether its contraction's terms are the rows."""
     item = member.group.reduction
@@ -187,17 +150,22 @@ def _shifted(body: Body, buffers: set[Buffer], offset: Expr) -> Body:
 
 
 class _Attention:
-    """The kernels of one group; see the module's header."""
+    """The kernels of one group; see the module's header.
+
+    longest: the most columns, where their number is an argument.
+    """
 
     def __init__(
-        self, grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int]
-    ) -> None:
+        self, grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int],
+        longest: int = 0,
+    ) -> None:  # fmt: skip
         self.grouping, self.group, self.target = grouping, group, target
         self.whole = GroupExpressions(grouping, group, sizes)
         self.shared: Axes = self.whole.outer[:-1]
         self.m, self.n = (loop_extent(e) for e in group.domain[-2:])
+        longest = self.longest = self.n if isinstance(self.n, int) else longest
         # An odd number of cache lines: rows at a power of two would share few sets of the cache.
-        self.pitch = (-(-self.n // STRIPE) | 1) * STRIPE
+        self.pitch = (-(-longest // STRIPE) | 1) * STRIPE
         self.flops: Any = 0
         self.scratch: list[tuple[Buffer, Scratch]] = []
         self.packing: list[LoweredKernel] = []
@@ -207,7 +175,7 @@ class _Attention:
             for m, _ in group.members
         }
         self.sweeps: dict[Group, RowStatements] = {
-            m: row_statements(self.expressions[m], self.n)
+            m: row_statements(self.expressions[m], self.n, self.longest)
             for m, _ in group.members if m.kind != "dot"
         }  # fmt: skip
 
@@ -250,7 +218,7 @@ class _Attention:
         return slots
 
     def _allocated(
-        self, body: Body, blocks: _Blocks, slots: list[list[Value]], in_arena: bool
+        self, body: Body, blocks: Blocks, slots: list[list[Value]], in_arena: bool
     ) -> Body:
         """``body`` with real buffers for its rows: on the stack, or in the arena, TASK's part."""
         change: dict[Buffer, Buffer] = {}
@@ -276,7 +244,7 @@ class _Attention:
     # ---- contractions --------------------------------------------------------------------------
     def _problem(
         self, x: _Expressions, rows: int, vectors: int, terms: bool
-    ) -> tuple[Problem, Expr, Expr]:
+    ) -> tuple[Sized, Expr, Expr]:
         """The contraction of a member, and its two operands at (row, TERM) and (TERM, column)."""
         item = x.group.reduction
         assert item is not None
@@ -294,8 +262,9 @@ class _Attention:
             )  # fmt: skip
         m, n = (loop_extent(e) for e in item.extents[-2:])
         lanes = max(2, self.target.lanes * 4 // item.value.dtype.size_bytes)
-        vectors = min(vectors, -(-n // lanes), 8)
+        vectors = min(vectors, -(-n // lanes) if isinstance(n, int) else vectors, 8)
         self.flops += 2 * m * n * k * extent_of(self.shared)
+        x.estimated([(column, n)])
 
         def a_at(position: tuple[Expr, ...], term: object, j: Expr) -> Expr:
             return scalar_visit.substitute(a, {row: position[0]})
@@ -304,46 +273,49 @@ class _Attention:
             return scalar_visit.substitute(b, {column: j})
 
         p = Problem(
-            x, a_at, b_at, item, m, n, k, terms=[(TERM, k)], row_axes=[(row, m)], column=column,
+            x, a_at, b_at, item, x.seen(m), x.seen(n), x.seen(k),
+            terms=[(TERM, k)], row_axes=[(row, m)], column=column,
             shared=self.shared, row_loops=[], column_loops=[], mapping={}, lanes=lanes, rows=rows,
             vectors=vectors, b_stride=stride_along(b, column), a_stride=stride_along(a, TERM),
             a_row_stride=stride_along(a, row),
         )  # fmt: skip
-        return p, a, b
+        return Sized(p, rows), a, b
 
-    def _product(self, x: _Expressions, blocks: _Blocks) -> Body:
+    def _product(self, x: _Expressions, blocks: Blocks) -> Body:
         """Rows of a square (or of a result): a is read at the block's rows."""
-        p, a, b = self._problem(x, blocks.rows, blocks.vectors, False)
-        packed = packed_panels(p, b, self.whole, f"b_packed{len(self.packing)}")
+        q, a, b = self._problem(x, blocks.rows, blocks.vectors, False)
+        p = q.p
+        packed = packed_panels(q, b, self.whole, f"b_packed{len(self.packing)}")
         if packed is not None:
             self.packing.append(packed.kernel)
             self.scratch.append(packed.scratch)
         i = BLOCK * blocks.tiles + _TILE
         row, local = p.row_axes[0][0], _TILE * blocks.rows
 
-        def tile(rows: int, width: int) -> Body:
-            t = Tile(p, rows, width)
+        def tile(rows: int, width: int, whole: bool) -> Body:
+            t = tile_of(q, rows, width, _PANEL)
             now = packed.element(_PANEL, t.offset) if packed else (
                 p.b((), _PANEL * p.width + t.offset))  # fmt: skip
 
             def a_at(u: Expr) -> Expr:
-                return scalar_visit.substitute(a, {row: i * blocks.rows + u, LOCAL: local + u})
+                at = q.position(i, u, whole)[0]
+                return scalar_visit.substitute(a, {row: at, LOCAL: local + u})
 
             sweep = t.sweep(p.terms, a_at, now, packed is None)
-            done = t.over_rows(t.lanes(results(p, t, i, _PANEL * p.width)))
+            done = t.over_rows(t.lanes(results_of(q, t, i, _PANEL * p.width, whole)))
             return t.whole(t.start(s.const(0, p.dtype)) + sweep + done)
 
-        tiles = tile_cases(p, i, _PANEL, tile)
+        tiles = cases_of(q, i, _PANEL, tile, blocks.lower)
         tiles = loop_visit.substitute_vars(tiles, {LOCAL: local + ROW})
-        return nest([(_PANEL, p.panels), (_TILE, plain(TILES))], tiles)
+        return nest([(_PANEL, q.panels), (_TILE, plain(TILES))], tiles)
 
-    def _sum_over_rows(self, x: _Expressions, blocks: _Blocks) -> Body:
+    def _sum_over_rows(self, x: _Expressions, blocks: Blocks) -> Body:
         """A contraction whose terms are the rows: its sums wait in memory for the next block."""
         item = x.group.reduction
         assert item is not None
-        most = _most_rows(self.target)
-        m = loop_extent(item.extents[-2])
-        p, a, _ = self._problem(x, -(-m // -(-m // most)), 2, True)
+        most, m = most_rows(self.target), loop_extent(item.extents[-2])
+        q, a, _ = self._problem(x, blocks_of(m, most, self.target).rows, 2, True)
+        p = q.p
         bare = len(x.results) == 1 and x.results[0] is item
         if bare:
             total = x.buffer(item.value)
@@ -352,31 +324,36 @@ class _Attention:
             total = Buffer(f"partial{len(self.scratch)}", p.dtype, (size,))
             self.scratch.append((total, Scratch(p.dtype, size, "partial")))
         row, place = p.row_axes[0][0], (x.position(item),)
+        inside = all(load.attr.scope == "stack" for load in scalar_visit.loads(a))
 
-        def tile(rows: int, width: int) -> Body:
-            t = Tile(p, rows, width)
+        def tile(rows: int, width: int, whole: bool) -> Body:
+            t = tile_of(q, rows, width, _PANEL)
             zero = t.start(s.const(0, p.dtype))
             column = _PANEL * p.width + t.offset
-            resume, keep = (
-                t.over_rows(t.lanes(at_tile(p, (store,), p.row_at(_TILE, ROW), column)))
-                for store in (Store(t.acc, t.at, s.load(total, *place)),
-                              Store(total, place, s.load(t.acc, *t.at)))
-            )  # fmt: skip
-            start = If(FIRST.equal(0), zero, (zero if width % p.lanes else ()) + resume)
+
+            def moved(store: Store) -> Body:
+                body = at_tile(p, (store,), p.row_at(_TILE, ROW), column)
+                return t.over_rows(t.lanes(existing_rows(q, _TILE, body, whole)))
+
+            resume = moved(Store(t.acc, t.at, s.load(total, *place)))
+            keep = moved(Store(total, place, s.load(t.acc, *t.at)))
+            every = whole and width and width % p.lanes == 0
+            start = If(FIRST.equal(0), zero, (() if every else zero) + resume)
 
             def a_at(u: Expr) -> Expr:
-                return scalar_visit.substitute(a, {row: _TILE * p.rows + u})
+                # Memory on the stack goes on beyond the last row.
+                return scalar_visit.substitute(a, {row: q.position(_TILE, u, whole or inside)[0]})
 
             now = p.b((), _PANEL * p.width + t.offset)
             sweep = t.sweep([(TERM, plain(ROWS))], a_at, now, True)
             end = keep
             if not bare:
-                done = t.over_rows(t.lanes(results(p, t, _TILE, _PANEL * p.width)))
+                done = t.over_rows(t.lanes(results_of(q, t, _TILE, _PANEL * p.width, whole)))
                 end = (If(BLOCK.equal(blocks.count - 1), done, keep),)
             return t.whole((start, *sweep, *end))
 
-        return nest([(_TILE, p.row_tiles), (_PANEL, p.panels)],
-                    tile_cases(p, _TILE, _PANEL, tile))  # fmt: skip
+        tiles = cases_of(q, _TILE, _PANEL, tile, blocks_of(m, most, self.target).lower)
+        return nest([(_TILE, q.row_tiles), (_PANEL, q.panels)], tiles)
 
     # ---- all of it -----------------------------------------------------------------------------
     def lower(self) -> list[LoweredKernel]:
@@ -384,26 +361,27 @@ class _Attention:
         row_bytes = sum(self.pitch * slot[0].dtype.size_bytes for slot in slots)
         fit = BLOCK_BYTES // row_bytes
         over_rows = any(_sums_rows(m) for m in self.group.members)
-        in_arena = over_rows and fit < _most_rows(self.target)
+        symbolic = not (isinstance(self.m, int) and isinstance(self.n, int))
+        in_arena = fit < most_rows(self.target) and (over_rows or symbolic)
         if in_arena:
-            fit = max(_most_rows(self.target), self.target.l2_bytes // 2 // row_bytes)
-        blocks = _blocks_of(self.m, max(1, fit), self.target)
+            fit = max(most_rows(self.target), self.target.l2_bytes // 2 // row_bytes)
+        blocks = blocks_of(self.m, max(1, fit), self.target)
         body: Body = ()
         for member in self.group.members:
             x = self.expressions[member.group]
             sweeps = self.sweeps.get(member.group)
             if sweeps is not None:
-                body += rows_nest(sweeps, self.n, self.target)
+                body += rows_nest(sweeps, self.target)
                 self.flops += sweeps.operations * self.m * extent_of(self.shared)
             elif _sums_rows(member):
                 body += self._sum_over_rows(x, blocks)
             else:
                 body += self._product(x, blocks)
         body = loop_visit.substitute_vars(body, blocks.bound(BLOCK))
-        if over_rows:
+        if over_rows or in_arena:
             body = (For(BLOCK, blocks.count, SERIAL, body),)
         body = self._allocated(body, blocks, slots, in_arena)
-        axes = self.shared if over_rows else [*self.shared, (BLOCK, blocks.count)]
+        axes = self.shared if over_rows or in_arena else [*self.shared, (BLOCK, blocks.count)]
         task, extent, change = single_axis(axes, str(TASK.attr))
         body = (For(task, extent, PARALLEL, loop_visit.substitute_vars(body, change)),)
         steps = [
@@ -417,10 +395,46 @@ class _Attention:
 
 
 def lower_attention(
-    grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int] | None = None
+    grouping: Grouping, group: Group, target: Target
 ) -> list[LoweredKernel]:
-    """Panels of transposed operands, then one kernel for everything between the contractions.
+    """Panels of transposed operands, then one kernel for everything between the contractions."""
+    return _Attention(grouping, group, target, {}).lower()
 
-    sizes: seen, of the shared axes' extents that are arguments of the kernels.
+
+class _Kind(NamedTuple):
+    """longest: see ``_Attention``.   kept: whether squares wait in memory for the gradient."""
+
+    longest: int
+    kept: bool
+
+
+def lower_symbolic_attention(
+    grouping: Grouping, group: Group, target: Target, sizes: Mapping[str, int]
+) -> tuple[Callable[[Mapping[str, int]], _Kind], Callable[[_Kind], list[LoweredKernel]]]:
+    """How to choose and how to make the kernels where extents are arguments.
+
+    Rows and tiles are as long as the longest of a kernel needs, so a few serve all lengths.
+    Errors of choosing: TypeError where no kernel here keeps the order of the sums.
     """
-    return _Attention(grouping, group, target, sizes or {}).lower()
+    rows, columns = group.domain[-2:]
+    sums_rows = any(_sums_rows(m) for m in group.members)
+    products = [
+        (m.reduction.shape[-1], m.reduction.reduce_axes[0][1])
+        for m, _ in group.members
+        if m.kind == "dot" and m.reduction
+    ]
+
+    def choose(sizes: Mapping[str, int]) -> _Kind:
+        for last, terms in products:
+            if is_striped_dot(value_at(last, sizes), value_at(terms, sizes)):
+                raise TypeError("a narrow product in an attention")
+        if sums_rows and not value_at(rows, sizes):
+            raise TypeError("sums over no rows in an attention")
+        kept = group.kept is not None and are_few(group.squares, sizes)
+        return _Kind(0 if isinstance(columns, int) else longest_for(value_at(columns, sizes)), kept)
+
+    def make(kind: _Kind) -> list[LoweredKernel]:
+        form = group.kept if kind.kept and group.kept is not None else group
+        return _Attention(grouping, form, target, sizes, kind.longest).lower()
+
+    return choose, make

@@ -35,7 +35,7 @@ class RowStatements:
     """The sweeps of a member: statements before, in and at the start of each loop over a row.
 
     row, column: the variables that they are written in terms of.   per_row, kept: temporaries with
-    one element, or one row, per row.
+    one element, or one row, per row.   columns: of a row; longest: the most there can be.
     """
 
     sweeps: list[Sweep]
@@ -43,10 +43,11 @@ class RowStatements:
     column: Expr
     per_row: list[Buffer]
     kept: list[Buffer]
-    columns: int
+    columns: Any
+    longest: int
 
     @property
-    def operations(self) -> int:
+    def operations(self) -> Any:
         """Of one row."""
         return sum(operations(loops) * self.columns + operations(before)
                    for before, loops, _ in self.sweeps)  # fmt: skip
@@ -63,9 +64,12 @@ class RowStatements:
         return bool(stores) and (not reads or max(reads) <= min(stores))
 
 
-def row_statements(x: GroupExpressions, columns: int) -> RowStatements:
-    """The statements of a row or map group whose rows are x.outer's last axis."""
-    plan = RowPlan(x, columns)
+def row_statements(x: GroupExpressions, columns: Any, longest: int) -> RowStatements:
+    """The statements of a row or map group whose rows are x.outer's last axis.
+
+    longest: the most columns, where their number is an argument of the kernel.
+    """
+    plan = RowPlan(x, longest)
     row_buffer: dict[Any, Buffer] = {}
     kept_buffer: dict[Any, Buffer] = {}
     for item in plan.items:
@@ -76,17 +80,18 @@ def row_statements(x: GroupExpressions, columns: int) -> RowStatements:
     for item in plan.kept:
         if item not in results:
             name = f"{item.value.node.op.type_name.lower()}_row{len(kept_buffer)}"
-            shape = (1, max(columns, STRIPE))
+            shape = (1, max(longest, STRIPE))
             kept_buffer[item.value] = Buffer(name, item.value.dtype, shape, "stack")
     sweeps = [row_sweep(x, plan, k, row_buffer, kept_buffer) for k in range(plan.sweeps + 1)]
     return RowStatements(
         sweeps, x.outer[-1][0], x.inner[0][0], list(row_buffer.values()),
-        list(kept_buffer.values()), columns,
+        list(kept_buffer.values()), columns, longest,
     )  # fmt: skip
 
 
-def rows_nest(statements: RowStatements, columns: int, target: Target) -> Body:
+def rows_nest(statements: RowStatements, target: Target) -> Body:
     """for every row of the block: its sweeps, one after the other."""
+    columns, longest = statements.columns, statements.longest
     nests: list[Stmt] = []
     names: list[tuple[str, str | None, bool]] = []
     for k, (before, inside, initial) in enumerate(statements.sweeps):
@@ -108,7 +113,7 @@ def rows_nest(statements: RowStatements, columns: int, target: Target) -> Body:
     for buffer in statements.per_row:
         schedule.shrink(buffer, last, "register")
     for buffer in statements.kept:
-        schedule.shrink(buffer, last, "register" if columns <= STRIPE else "stack")
+        schedule.shrink(buffer, last, "register" if longest <= STRIPE else "stack")
     everything = [st for before, inside, first in statements.sweeps
                   for st in (*before, *first, *inside)]  # fmt: skip
     lanes = lanes_for(everything, target)
@@ -116,7 +121,7 @@ def rows_nest(statements: RowStatements, columns: int, target: Target) -> Body:
         if column_name is None:
             continue
         if reduces:
-            schedule.stripe(column_name)
+            schedule.stripe(column_name, longest)
         else:
             schedule.vectorize(column_name, lanes)
     return schedule.body

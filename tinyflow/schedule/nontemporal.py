@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import HINTS, VECTORIZE, Body, Buffer, Call, For, Stmt, Store
@@ -57,11 +58,13 @@ def with_nontemporal_results(one: LoweredKernel) -> LoweredKernel:
     )
 
 
-def _is_large(buffer: Buffer, least: int) -> bool:
+def _is_large(buffer: Buffer, least: Any) -> bool:
     """Whether it has so many bytes; those whose size is an argument are what made the kernel so."""
     known = [extent for extent in buffer.shape if isinstance(extent, int)]
     if len(known) < len(buffer.shape):
         return True
+    if not isinstance(least, int):
+        return False
     return math.prod(known) * buffer.dtype.size_bytes >= least
 
 

@@ -188,7 +188,8 @@ class Schedule:
         if has_tail:
             rest = visit.substitute_vars(loop.body, {loop.var: done + tail})
             if masked:
-                new.append(For(tail, factor, SERIAL, (If(done + tail < n, rest),)))
+                last: Body = (For(tail, factor, SERIAL, (If(done + tail < n, rest),)),)
+                new += last if n.is_const else (If(done < n, last),)
             else:
                 new.append(For(tail, scalar_visit.plain(n - done), SERIAL, rest))
         self.replace(loop, tuple(new))
@@ -506,16 +507,17 @@ class Schedule:
         return smaller
 
     # ---- canonical reductions ------------------------------------------------------------------
-    def stripe(self, name: str) -> None:
+    def stripe(self, name: str, longest: int | None = None) -> None:
         """Give every reduction of a loop its canonical order (te/canonical.py), vectorised.
 
         A = init; for r in R: A = A + x[r]
           ->  acc[0:16] = init; for r.o in R//16: acc[l] = acc[l] + x[r.o*16 + l], l = 0..15;
               the masked tail;  A = fold(acc)
         Other statements of the loop come along, 16 iterations at a time.
+        longest: the most iterations of a loop whose extent only a run tells.
         """
         loop = self.loop(name)
-        result, reductions = striped(loop)
+        result, reductions = striped(loop, longest)
         self.replace(loop, result)
         for store in reductions:
             self._drop_initial(store)

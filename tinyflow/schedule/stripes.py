@@ -76,8 +76,11 @@ def takes_any_order(store: Store) -> bool:
     return accumulates(store) in ("max", "min", "all", "any") or store.buffer.dtype.kind != "float"
 
 
-def striped(loop: For) -> tuple[Body, list[Store]]:
-    """What Schedule.stripe puts in the place of a loop, and the reductions it found."""
+def striped(loop: For, longest: int | None = None) -> tuple[Body, list[Store]]:
+    """What Schedule.stripe puts in the place of a loop, and the reductions it found.
+
+    longest: the most iterations, where only a run tells how many there are.
+    """
     name = str(loop.var.attr)
     lane = s.var(f"{name}.l")
     partials: list[tuple[Store, str, Buffer]] = []
@@ -94,7 +97,7 @@ def striped(loop: For) -> tuple[Body, list[Store]]:
 
     body = tuple(statement(stmt) for stmt in loop.body)
     n = s.index(loop.extent)
-    long = not n.is_const or n.attr > CHUNK
+    long = n.attr > CHUNK if n.is_const else longest is None or longest > CHUNK
     result: Body = _striped_sweep(loop.var, lane, body, n, partials, name)
     if long:
         result = _chunked(loop.var, body, lane, n, partials, name)
@@ -129,19 +132,24 @@ def _striped_sweep(
     full = n // STRIPE
     done = full * STRIPE
     out: Body = _init(partials, lane)
-    if _takes_any_order(body, partials) and full.is_const and full.attr % GATHER == 0:
+    gathers = _takes_any_order(body, partials)
+    main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
+    vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
+    if gathers and not (full.is_const and full.attr % GATHER):
         gathered = _gathered(var, lane, body, partials[0], base, outer)
-        out += (For(outer, full.attr // GATHER, SERIAL, (gathered,)),)
+        out += (For(outer, scalar_visit.plain(full // GATHER), SERIAL, (gathered,)),)
+        if not full.is_const:
+            one, first = s.var(f"{name}.g"), full // GATHER * GATHER
+            rest = visit.substitute_vars(vector, {outer: first + one})
+            out += (For(one, scalar_visit.plain(full - first), SERIAL, rest),)
+    elif full.is_const and full.attr == 1:
+        out += visit.substitute_vars(vector, {outer: s.index(0)})
     elif not (full.is_const and full.attr == 0):
-        main = visit.substitute_vars(body, {var: base + outer * STRIPE + lane})
-        vector: Body = (For(lane, STRIPE, VECTORIZE, main),)
-        if full.is_const and full.attr == 1:
-            out += visit.substitute_vars(vector, {outer: s.index(0)})
-        else:
-            out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
+        out += (For(outer, scalar_visit.plain(full), SERIAL, vector),)
     if not (n.is_const and n.attr % STRIPE == 0):
         rest = visit.substitute_vars(body, {var: base + done + lane})
-        out += (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
+        tail: Body = (For(lane, STRIPE, VECTORIZE, (If(done + lane < n, rest),)),)
+        out += tail if n.is_const else (If(done < n, tail),)
     return out
 
 

@@ -20,7 +20,7 @@ from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.passes.fusion import Group, Grouping
-from tinyflow.schedule.attention import lower_attention
+from tinyflow.schedule.attention import lower_symbolic_attention
 from tinyflow.schedule.auto import lower_group, lower_loops
 from tinyflow.schedule.contraction.symbolic import lower_symbolic_dot
 from tinyflow.schedule.elementwise import lower_map
@@ -119,7 +119,7 @@ def lower_symbolic(
         return found
 
     if group.kind == "attention":
-        return [always(lower_attention(grouping, group, target, sizes))]
+        return [Alternatives(*lower_symbolic_attention(grouping, group, target, sizes))]
 
     found = _by_sizes(grouping, group, target, sizes)
     values = [*(v for i in group.items for v, _ in i.reads), *(i.value for i in group.live_items)]

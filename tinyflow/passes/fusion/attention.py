@@ -1,25 +1,29 @@
 """Attention: contractions joined through rows that never leave the cache.
 
-Main functions: ``fuse_attention``, ``reading_of``. May import core, te and fusion's items, groups,
-order and decisions.
+Main functions: ``fuse_attention``, ``reading_of``, ``are_few``. May import core, te and fusion's
+items, groups, order and decisions.
 
 ``p = softmax(q @ k^T * scale + mask); out = p @ v`` goes through several tensors of rows x columns
 ("squares": queries x keys). Found by structure, not by the names of ops: contractions that make
 squares, row and map groups over the same domain, and contractions that read a square::
 
     rows    out[.., row, c] = sum over columns of square[.., row, column] * b      (p @ v, ds @ k)
-    terms   out[.., column, c] = sum over rows of square[.., row, column] * b      (dk, dv)
+    terms   out[.., column, c] = sum over rows of square[.., row, column] * b      (dk, dv),
+            or out[.., c, column]
 
 If no square is read by anything else, one kernel does all of it for a few rows at a time and memory
 grows with the length of a row, not with its square. A gradient reads the squares of the forward
-pass, which is over by then: its kernel computes them once more (same expressions, same bits).
+pass, which is over by then: its kernel computes them once more (same expressions, same bits), or
+finds them in memory where they are few. If only a run tells, a group has both forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from tinyflow.core.shape import evaluate
 from tinyflow.ir.graph.nodes import Value
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.passes.fusion import order
@@ -27,7 +31,7 @@ from tinyflow.passes.fusion.cost import elements, evaluations, size_bytes
 from tinyflow.passes.fusion.decisions import Decision
 from tinyflow.passes.fusion.groups import Group, Grouping, Member
 from tinyflow.passes.fusion.items import Extents, Item, stretched
-from tinyflow.te.canonical import is_striped_dot
+from tinyflow.te.canonical import LONG, NARROW, is_striped_dot
 
 #: Memory for a task's rows of squares on its stack (where tasks are few, they may have more).
 BLOCK_BYTES = 224 << 10
@@ -59,6 +63,12 @@ def reading_of(item: Item, value: Value) -> str:
     if own[-2] is term and own[-1] in axes[-2:]:
         return "terms"
     return ""
+
+
+def _depth_of(item: Item, square: Value) -> Any:
+    """How long the vectors are that a contraction makes of a square."""
+    own = next(stretched(i, square.type.shape or ()) for v, i in item.reads if v is square)
+    return item.extents[-2 if own[-1] is item.own_axes[-1] else -1]
 
 
 @dataclass(eq=False)
@@ -95,9 +105,9 @@ class _Squares:
         return sorted(self.makers, key=lambda g: g.rank)
 
     @property
-    def is_kept(self) -> bool:
-        """Whether squares of the forward pass wait in memory for the gradient."""
-        return all(size_bytes(v) < AGAIN_BYTES for v in self.readers.values())
+    def squares(self) -> tuple[Value, ...]:
+        """Those that contractions read."""
+        return tuple(dict.fromkeys(self.readers.values()))
 
     def is_maker(self, group: Group) -> bool:
         if group.kind == "row":
@@ -152,8 +162,6 @@ class _Squares:
     def why_not(self) -> str | None:
         if not self.readers or not any(g.kind == "dot" for g in self.makers):
             return "no contraction on both sides"
-        if not all(isinstance(n, int) for n in self.domain[-2:]):
-            return "an extent is known only at run time"
         if not self.makers.isdisjoint(self.readers):
             return "a contraction makes rows of the length that it reads"
         for group in self.in_order:
@@ -193,15 +201,17 @@ class _Squares:
         assert item is not None
         if sum(self.is_inside(v) for i in group.items for v, _ in i.reads) > 1:
             return "a contraction reads rows twice"
-        if not all(isinstance(n, int) for n in item.extents[-2:]):
-            return "an extent is known only at run time"
         shared = self.domain[:-2]
         if reading_of(item, value) == "terms" and elements(shared) < 2:
             return "sums over all rows leave nothing for threads to share"
-        return _why_no_order(item) or self.why_too_deep(item.extents[-1])
+        return _why_no_order(item) or self.why_too_deep(_depth_of(item, value))
 
-    def why_too_deep(self, depth: int) -> str | None:
-        if depth * STRETCH > self.domain[-1]:
+    def why_too_deep(self, depth: Any) -> str | None:
+        """The vectors are short, the rows long; of an unknown length that is presumed."""
+        if not isinstance(depth, int):
+            return "the length of its vectors is known only at run time"
+        columns = self.domain[-1]
+        if isinstance(columns, int) and depth * STRETCH > columns:
             return "its rows are not much longer than the vectors that make them"
         return None
 
@@ -219,13 +229,16 @@ class _Squares:
         return found
 
     # ---- which of them share a kernel --------------------------------------------------------
-    def clusters(self) -> list[_Cluster] | str:
-        """Readers that can run at once, earliest first, or why there is no legal order."""
+    def clusters(self, kept: bool) -> list[_Cluster] | str:
+        """Readers that can run at once, earliest first, or why there is no legal order.
+
+        kept: whether squares of the forward pass wait in memory for the gradient.
+        """
         found: list[_Cluster] = []
         for reader in sorted(self.readers, key=lambda g: g.rank):
             needed = self.closure(reader)
             for n, one in enumerate(found):
-                taken = self.taken(found[:n])
+                taken = _taken(found[:n]) if kept else set()
                 joined = _Cluster(
                     [*one.readers, reader], one.needed | needed, (one.needed | needed) - taken
                 )
@@ -233,7 +246,8 @@ class _Squares:
                     found[n] = joined
                     break
             else:
-                found.append(_Cluster([reader], needed, needed - self.taken(found)))
+                taken = _taken(found) if kept else set()
+                found.append(_Cluster([reader], needed, needed - taken))
         if set().union(*[c.makers for c in found]) != self.makers:
             return "something else reads its rows"
         found = [c for c in found if c.makers]
@@ -245,10 +259,6 @@ class _Squares:
             if any(_waits(cluster, later) for later in found[n + 1 :]):
                 return "its parts wait for each other"
         return found
-
-    def taken(self, earlier: Sequence[_Cluster]) -> set[Group]:
-        """Makers whose results an earlier kernel leaves in memory."""
-        return set().union(*[c.makers for c in earlier]) if self.is_kept else set()
 
     def hidden(self, clusters: Sequence[_Cluster]) -> set[Value]:
         """Values of makers that every kernel which reads them computes itself."""
@@ -295,12 +305,19 @@ def _why_no_order(item: Item) -> str | None:
     assert item.form.tensor is not None and item.form.tensor.reduction is not None
     if item.value.dtype.name not in ("float32", "float64"):
         return f"not for {item.value.dtype.name}"
-    terms = item.reduce_axes[0][1]
-    if not all(isinstance(n, int) for n in (terms, item.shape[-1])):
-        return "an extent is known only at run time"
-    if is_striped_dot(item.shape[-1], terms, len(item.form.tensor.reduction.axes)):
+    last, terms = item.shape[-1], item.reduce_axes[0][1]
+    if not isinstance(last, int):
+        last = NARROW + 1  # if it is narrow after all, the kernel refuses
+    if not isinstance(terms, int):
+        terms = LONG
+    if is_striped_dot(last, terms, len(item.form.tensor.reduction.axes)):
         return "a narrow contraction is summed in stripes"
     return None
+
+
+def _taken(earlier: Sequence[_Cluster]) -> set[Group]:
+    """Makers whose results an earlier kernel leaves in memory."""
+    return set().union(*[c.makers for c in earlier])
 
 
 def _sources(members: set[Group]) -> set[Group]:
@@ -332,19 +349,47 @@ def fuse_attention(grouping: Grouping) -> list[Decision]:
         reader, value = next(iter(found.readers.items()))
         item = reader.reduction
         assert item is not None
+        known = all(isinstance(n, int) for n in seed.domain)
         reason = reason or _why_too_small(found, value)
-        clusters = reason or found.clusters()
-        if not isinstance(clusters, str):
-            clusters = _why_too_long(found, clusters) or clusters
+        clusters = reason or _legal(found, known and are_few(found.squares, {}))
         if isinstance(clusters, str):
             decisions.append(Decision(value, item.value, False, clusters, 2 * size_bytes(value)))
         else:
-            decisions += _apply(found, clusters)
+            decisions += _apply(found, clusters, [] if known else _kept_forms(found, clusters))
     return decisions
 
 
+def are_few(squares: Sequence[Value], sizes: Mapping[str, int]) -> bool:
+    """Whether the squares may wait in memory for the gradient.
+
+    sizes: of the extents that are arguments of the kernels.
+    """
+    found = [evaluate(v.type.size_bytes, sizes) for v in squares]
+    return all(n is not None and n < AGAIN_BYTES for n in found)
+
+
+def _legal(found: _Squares, kept: bool) -> list[_Cluster] | str:
+    """The clusters, or why there is none."""
+    clusters = found.clusters(kept)
+    if not isinstance(clusters, str):
+        clusters = _why_too_long(found, clusters) or clusters
+    return clusters
+
+
+def _kept_forms(found: _Squares, clusters: Sequence[_Cluster]) -> list[Group]:
+    """What the clusters' groups are for sizes whose squares are few; none if that is the same."""
+    kept = _legal(found, True)
+    if isinstance(kept, str) or [c.readers for c in kept] != [c.readers for c in clusters]:
+        return []
+    if [c.makers for c in kept] == [c.makers for c in clusters]:
+        return []
+    hidden = found.hidden(kept)
+    return [_joined(found, cluster, hidden) for cluster in kept]
+
+
 def _why_too_small(found: _Squares, value: Value) -> str | None:
-    if size_bytes(value) < WORTH_BYTES:
+    is_open = not all(isinstance(n, int) for n in found.domain[-2:])  # the rows may be many
+    if size_bytes(value) < WORTH_BYTES and not is_open:
         return "its rows stay in the cache between two kernels"
     return None
 
@@ -352,7 +397,8 @@ def _why_too_small(found: _Squares, value: Value) -> str | None:
 def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
     users, outputs = found.grouping.users, found.grouping.outputs
     for cluster in clusters:
-        row_bytes = sum(found.domain[-1] * i.value.dtype.size_bytes
+        columns = found.domain[-1] if isinstance(found.domain[-1], int) else 0
+        row_bytes = sum(columns * i.value.dtype.size_bytes
                         for i in found.results(cluster, squares=True))  # fmt: skip
         items = [(g.reduction, found.readers[g]) for g in cluster.readers]
         over_rows = any(i is not None and reading_of(i, v) == "terms" for i, v in items)
@@ -366,8 +412,13 @@ def _why_too_long(found: _Squares, clusters: Sequence[_Cluster]) -> str | None:
     return None
 
 
-def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
-    """Makes one group per cluster. A maker that several need belongs to the first of them."""
+def _apply(
+    found: _Squares, clusters: Sequence[_Cluster], forms: Sequence[Group]
+) -> list[Decision]:
+    """Makes one group per cluster. A maker that several need belongs to the first of them.
+
+    forms: of the groups, for sizes whose squares are few.
+    """
     grouping = found.grouping
     decisions = []
     sources_of = [_sources(c.members) for c in clusters]
@@ -395,6 +446,10 @@ def _apply(found: _Squares, clusters: Sequence[_Cluster]) -> list[Decision]:
         for one in sorted(readers[member], key=lambda g: g.rank):
             if one not in owner:
                 order.link(group, one)
+    for group, form in zip(made, forms or (), strict=bool(forms)):
+        group.kept, group.squares, form.form_of = form, found.squares, group
+        for earlier in made[: made.index(group)]:
+            order.link(earlier, group)
     grouping.groups = [g for g in grouping.groups if g not in owner] + made
     return decisions
 

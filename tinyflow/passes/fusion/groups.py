@@ -40,6 +40,8 @@ class Group:
     this one evaluates itself.   turned: transposed results -> dimension of the domain per own axis.
     parts: the map groups of a batch.   members: the groups that an attention joins (two may join
     the same one: both compute it).   hidden: values that exist only inside of attentions.
+    kept: what the group is for sizes at which ``squares`` wait in memory for the gradient, a form
+    of this group that has no items of its own.
     sources, readers: groups it reads from and that read from it.   rank: see ``order``.
     """
 
@@ -57,6 +59,9 @@ class Group:
     parts: tuple[Group, ...] = ()
     members: tuple[Member, ...] = ()
     hidden: set[Value] = field(default_factory=set)
+    kept: Group | None = None
+    squares: tuple[Value, ...] = ()
+    form_of: Group | None = None
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.label} {self.outer}{self.inner or ''}>"
@@ -117,16 +122,16 @@ class Grouping:
         if group.parts:
             return [item for part in group.parts for item in self.results(part)]
         opaque = group.kind in ("view", "host", "loops", "control")
-        found = []
+        found, own = [], group.form_of or group
         for item in group.items:
             value = item.value
-            if group.members and (item.group is not group or value in group.hidden):
+            if group.members and (item.group is not own or value in group.hidden):
                 continue
             if value in self.outputs:
                 found.append(item)
                 continue
             for user in self.users.get(value, ()):
-                if user.group is not group or opaque:
+                if user.group is not own or opaque:
                     found.append(item)
                     break
         return found

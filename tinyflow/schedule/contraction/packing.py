@@ -1,12 +1,13 @@
 """All of an operand b in panels, before the kernel that reads it.
 
-Main function: ``packed_panels``. May import core, ir and contraction.problem.
+Main function: ``packed_panels``. May import core, ir and contraction's problem
+and sized.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinyflow.ir.loop import visit as loop_visit
 from tinyflow.ir.loop.nodes import (
@@ -24,7 +25,9 @@ from tinyflow.ir.loop.nodes import (
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar import visit as scalar_visit
 from tinyflow.ir.scalar.nodes import Expr
+from tinyflow.ir.scalar.visit import plain
 from tinyflow.schedule.contraction.problem import Problem, stride_along
+from tinyflow.schedule.contraction.sized import Sized
 from tinyflow.schedule.contraction.tile import LANE, TERM, VECTOR
 from tinyflow.schedule.lowering import (
     GroupExpressions,
@@ -45,11 +48,12 @@ class Panels(NamedTuple):
     element: Callable[[Expr, Expr], Expr]
 
 
-def packed_panels(p: Problem, b: Expr, x: GroupExpressions, name: str) -> Panels | None:
-    """Panels of b, an expression of TERM and ``p.column``; None where b is read well as it is.
+def packed_panels(q: Sized, b: Expr, x: GroupExpressions, name: str) -> Panels | None:
+    """Panels of b, an expression of TERM and ``q.p.column``; None where b is read well as it is.
 
     x: whose kernel it is.   name: of the panels among its parameters.
     """
+    p = q.p
     along = p.column
     assert along is not None
     apart = stride_along(b, TERM)
@@ -58,8 +62,8 @@ def packed_panels(p: Problem, b: Expr, x: GroupExpressions, name: str) -> Panels
         return None
     around = [axis for axis in p.shared if axis[0] in scalar_visit.free_vars(b)]
     panel = s.var("jt")
-    extents = [*[n for _, n in around], p.panels, p.k, p.width]
-    size = 1
+    extents = [*[n for _, n in around], q.panels, q.k, p.width]
+    size: Any = 1
     for n in extents:
         size *= n
     packed = Buffer(name, p.dtype, (size,))
@@ -77,17 +81,18 @@ def packed_panels(p: Problem, b: Expr, x: GroupExpressions, name: str) -> Panels
         value = scalar_visit.substitute(b, {TERM: term, along: panel * p.width + column})
         at = (place(panel, term, column),)
         store: Body = (Store(packed, at, value),)
-        if p.n % p.width:
+        if not isinstance(q.n, int) or q.n % p.width:
             zero = Store(packed, at, s.const(0, p.dtype))
-            store = (If(panel * p.width + column < p.n, store, (zero,)),)
+            store = (If(panel * p.width + column < q.n, store, (zero,)),)
         return (For(VECTOR, p.vectors, UNROLL, (For(LANE, p.lanes, VECTORIZE, store),)),)
 
-    body: Body = (For(TERM, p.k, SERIAL, pack_row(TERM)),)
+    body: Body = (For(TERM, q.k, SERIAL, pack_row(TERM)),)
     if _turns(p, b):
-        full = p.n // p.width
-        turned = _turned(p, b, packed, panel, place) + _rest(p, pack_row)
-        body = turned if full == p.panels else (If(panel < full, turned, body),)
-    task, extent, change = single_axis([*around, (panel, p.panels)], "task")
+        full = q.n // p.width
+        turned = _turned(q, b, packed, panel, place) + _rest(q, pack_row)
+        whole = isinstance(full, int) and full == p.panels
+        body = turned if whole else (If(panel < full, turned, body),)
+    task, extent, change = single_axis([*around, (panel, q.panels)], "task")
     body = (For(task, extent, PARALLEL, loop_visit.substitute_vars(body, change)),)
     steps = ["cache_read(b, panels)", "parallel(j.o)"]
     kernel = x.kernel(body, steps, 0, 1, [scratch], "_pack")
@@ -100,30 +105,33 @@ def _turns(p: Problem, b: Expr) -> bool:
         b.op == "load"
         and b.attr.dtype.size_bytes == 4
         and stride_along(b, TERM) == 1
-        and bool(p.b_stride)
+        and p.b_stride not in (0, None)
         and p.k >= p.lanes
         and p.n >= p.width
     )
 
 
 def _turned(
-    p: Problem, b: Expr, packed: Buffer, panel: Expr, place: Callable[[Expr, Expr, Expr], Expr]
+    q: Sized, b: Expr, packed: Buffer, panel: Expr, place: Callable[[Expr, Expr, Expr], Expr]
 ) -> Body:
     """Squares of lanes x lanes elements."""
-    assert p.column is not None
+    p = q.p
+    assert p.column is not None and p.b_stride is not None
     square, vector = s.var("kq"), s.var("v")
     first = scalar_visit.substitute(
         b, {TERM: square * p.lanes, p.column: panel * p.width + vector * p.lanes}
     )
     turn = Call("transpose", (packed, place(panel, square * p.lanes, vector * p.lanes),
                               s.index(p.width), first.attr, first.args[0],
-                              s.index(p.b_stride or 0), s.index(p.lanes)))  # fmt: skip
-    return (For(square, p.k // p.lanes, SERIAL, (For(vector, p.vectors, SERIAL, (turn,)),)),)
+                              s.index(p.b_stride), s.index(p.lanes)))  # fmt: skip
+    squares = plain(s.index(q.k) // p.lanes)
+    return (For(square, squares, SERIAL, (For(vector, p.vectors, SERIAL, (turn,)),)),)
 
 
-def _rest(p: Problem, pack_row: Callable[[Expr], Body]) -> Body:
-    done = p.k // p.lanes * p.lanes
-    if done == p.k:
+def _rest(q: Sized, pack_row: Callable[[Expr], Body]) -> Body:
+    lanes = q.p.lanes
+    done = q.k // lanes * lanes
+    if isinstance(done, int) and done == q.k:
         return ()
     tail = s.var("kt")
-    return (For(tail, p.k - done, SERIAL, pack_row(tail + done)),)
+    return (For(tail, plain(s.index(q.k) - done), SERIAL, pack_row(tail + done)),)

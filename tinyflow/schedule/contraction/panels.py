@@ -151,7 +151,7 @@ def turns(p: Problem, blocks: Blocks) -> bool:
         value.op == "load"
         and value.attr.dtype.size_bytes == 4
         and stride_along(value, term) == 1
-        and bool(p.b_stride)
+        and p.b_stride not in (0, None)
         and blocks.sizes[-1] >= p.lanes
         and p.n >= p.width
     )
@@ -179,11 +179,12 @@ def turn_panel(
     terms, local = at(square * lanes)
     first = p.b(terms, j * p.width + vector * lanes)
     (place,) = element(local, vector * lanes).args
-    apart = p.b_stride or 0
+    assert p.b_stride is not None
+    apart = s.index(p.b_stride)
     turn = Call("transpose", (panel, place, s.index(p.width), first.attr, first.args[0],
-                              s.index(apart), s.index(lanes)))  # fmt: skip
+                              apart, s.index(lanes)))  # fmt: skip
     ahead = first.args[0] + AHEAD_SQUARES * lanes
-    asked = [Call("prefetch_read", (first.attr, ahead + row * apart)) for row in range(lanes)]
+    asked = [Call("prefetch_read", (first.attr, ahead + apart * row)) for row in range(lanes)]
     # Along a row of memory first: as many streams as a square has rows, each as long as the block.
     squares: Body = (For(square, plain(here // lanes), SERIAL, (*asked, turn)),)
     body: Body = (For(vector, p.vectors, SERIAL, squares),)

@@ -3,9 +3,9 @@
 Main function: ``lower_symbolic_dot``. May import core, ir, te and contraction's tile and problem.
 
 The order of every sum is the one that the specialised kernel has (te/canonical.py), so the bits
-agree. Rows are cut into tiles of equal height; rows of the last tile beyond the edge compute the
-last row again, lanes beyond the last column are masked. There is a kernel per height of a tile, and
-a run takes the one that wastes least; narrow products have one for few and one for many terms.
+agree. Rows are cut into tiles of equal height; see sized.py for the edges. There is a kernel per
+height of a tile, and a run takes the one that wastes least; narrow products have one for few and
+one for many terms.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from tinyflow.schedule.contraction.problem import (
     problem_of,
     stride_along,
 )
+from tinyflow.schedule.contraction.sized import Sized, cases_of, results_of, tile_of
 from tinyflow.schedule.contraction.striped import STRIPED_BAND, _terms_tile, _turn
 from tinyflow.schedule.contraction.sums import Blocks
 from tinyflow.schedule.contraction.tile import (
@@ -48,7 +49,6 @@ from tinyflow.schedule.contraction.tile import (
     VECTOR,
     Tile,
     at_tile,
-    cases,
     hints,
     results,
 )
@@ -84,11 +84,14 @@ def lower_symbolic_dot(
     """
     first = _problem(fresh(), target, None)
     k, m = first.k, first.m
-    narrow = _may_stripe(first)
+    last = _deciding_extent(first)
+    narrow = isinstance(k, Expr) and isinstance(last, int) and last <= NARROW
     heights = _heights(first.tallest) if isinstance(m, Expr) else (first.p.rows,)
 
     def choose(sizes: Mapping[str, int]) -> tuple[bool, int, int]:
         terms = value_at(k, sizes)
+        if not isinstance(last, int) and terms >= LONG and value_at(last, sizes) <= NARROW:
+            raise TypeError("a narrow product whose columns are an argument")
         many = narrow and terms >= LONG
         if many or first.p.striped:
             return many, heights[0], int(terms <= _few_terms(first.p))
@@ -114,63 +117,21 @@ def lower_symbolic_dot(
     return choose, make
 
 
-class _Sized:
-    """A problem made with likely sizes, and the true extents of its axes."""
-
-    def __init__(self, p: Problem, tallest: int) -> None:
-        self.p, self.tallest = p, tallest
-        extents = p.x.extents
-
-        def true(axes: Axes) -> Axes:
-            return [(v, extents.get(v, n)) for v, n in axes]
-
-        self.terms, self.row_axes = true(p.terms), true(p.row_axes)
-        self.shared, self.row_loops = true(p.shared), true(p.row_loops)
-        self.column_loops = true(p.column_loops)
-        self.k, self.m = extent_of(self.terms), extent_of(self.row_axes)
-        self.n: Any = p.n if p.column is None else extents.get(p.column, p.n)
-        if len(p.row_axes) > 1 and isinstance(self.m, Expr):
-            raise TypeError("a tile would have rows of two axes, one of them an argument")
-
-    @property
-    def work(self) -> Any:
-        around = extent_of([*self.shared, *self.row_loops, *self.column_loops])
-        return self.m * self.k * around * self.n
-
-    @property
-    def row_tiles(self) -> Any:
-        rows = self.p.rows
-        return (self.m + (rows - 1)) // rows if isinstance(self.m, Expr) else self.p.row_tiles
-
-    @property
-    def panels(self) -> Any:
-        width = self.p.width
-        return self.p.panels if isinstance(self.n, int) else (self.n + (width - 1)) // width
-
-    def position(self, i: Expr, u: Expr, whole: bool, rows: int = 0) -> tuple[Expr, ...]:
-        """Row ``u`` of tile ``i``; whole: no row of the tile lies beyond the last."""
-        at = self.p.row_at(i, u, rows)
-        return at if whole else (s.minimum(at[0], self.m - 1),)
-
-
-def _problem(x: GroupExpressions, target: Target, terms: int | None) -> _Sized:
+def _problem(x: GroupExpressions, target: Target, terms: int | None) -> Sized:
     """terms: an estimate of the summed extent that decides whether the sum is striped."""
     if terms is not None:
         x.likely[s.var("r0")] = terms
     p = problem_of(x, target)
     tallest = max(1, (target.vector_registers - p.vectors - 1) // p.vectors)
-    return _Sized(p, tallest)
+    return Sized(p, tallest)
 
 
-def _may_stripe(q: _Sized) -> bool:
-    """Whether the number of terms decides about the order of the sum."""
+def _deciding_extent(q: Sized) -> Any:
+    """What decides with the number of terms about the order of a sum: see te/canonical.py."""
     tensor = q.p.item.tensor
-    last = tensor.shape[-1] if tensor.shape else 1
-    if len(tensor.body.attr.axes) != 1 or (isinstance(q.k, int) and q.k < LONG):
-        return False
-    if not isinstance(last, int):
-        raise TypeError("the last extent, which decides about the order, is an argument")
-    return not isinstance(q.k, int) and last <= NARROW
+    if len(tensor.body.attr.axes) != 1:
+        return NARROW + 1
+    return tensor.shape[-1] if tensor.shape else 1
 
 
 def _heights(tallest: int) -> tuple[int, ...]:
@@ -178,38 +139,14 @@ def _heights(tallest: int) -> tuple[int, ...]:
     return tuple(h for h in (2, 4, 8) if h < tallest) + (tallest,)
 
 
-def _uses(tiles: int, q: _Sized, sizes: Mapping[str, int]) -> int:
+def _uses(tiles: int, q: Sized, sizes: Mapping[str, int]) -> int:
     """How many tiles read a panel of b: 1, some (2) or many (PACKED_USES)."""
     tiles *= value_at(extent_of(q.row_loops), sizes)
     return PACKED_USES if tiles >= PACKED_USES else min(max(tiles, 1), 2)
 
 
-class _EdgeTile(Tile):
-    """A tile of the last panel, whose width a run tells: lanes beyond the edge are masked."""
-
-    def __init__(self, p: Problem, rows: int, first: Expr, end: Any) -> None:
-        super().__init__(p, rows, p.width)
-        self.first, self.end = first, end
-
-    def lanes(self, body: Body, masked: bool = True) -> Body:
-        if not masked:
-            return super().lanes(body, masked)
-        zero: Body = ()
-        if any(isinstance(st, Store) and st.buffer is self.b_now for st in body):
-            zero = super().lanes((Store(self.b_now, (self.offset,), s.const(0, self.p.dtype)),))
-        inside = If(self.first + self.offset < self.end, body)
-        lane = For(LANE, self.p.lanes, VECTORIZE, (inside,))
-        return (*zero, For(VECTOR, self.vectors, UNROLL, (lane,)))
-
-
-def _tile(q: _Sized, rows: int, width: int, panel: Expr) -> Tile:
-    """A tile of known width, or (0) the one of the last panel."""
-    p = q.p
-    return Tile(p, rows, width) if width else _EdgeTile(p, rows, panel * p.width, q.n)
-
-
 # ---- one chain per element -----------------------------------------------------------------------
-def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
+def _tiled(q: Sized, target: Target, uses: int) -> Kernels:
     """Tiles read a in place, and b there, from panels packed beforehand, or one on the stack.
 
     uses: 1, some (2) or many (PACKED_USES) row tiles read a panel.
@@ -233,7 +170,7 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
     i, j = s.var("it"), s.var("jt")
 
     def tile(rows: int, width: int, whole: bool) -> Body:
-        t = _tile(q, rows, width, j)
+        t = tile_of(q, rows, width, j)
         terms = [v for v, _ in q.terms]
         column = j * p.width + t.offset
         around = [] if own else [*q.shared, (j, q.panels)]
@@ -244,7 +181,7 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
         sweep += t.sweep(
             q.terms, lambda u: p.a(q.position(i, u, whole), terms, column), b, packed is None
         )
-        stores = _results(q, t, i, j * p.width, whole)
+        stores = results_of(q, t, i, j * p.width, whole)
         finish = t.over_rows(t.lanes(stores))
         return t.whole(t.start(s.const(0, p.dtype)) + sweep + finish)
 
@@ -257,7 +194,7 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
         f"tile(i, j, {p.rows}, {p.width})", "reorder(k, i.i, j.i)", "cache_write(acc, register)",
         "unroll(i.i)", f"vectorize(j.i, {p.lanes})",
     ]  # fmt: skip
-    body = _cases(q, i, j, tile)
+    body = cases_of(q, i, j, tile)
     if own:
         assert packed is not None
         body = nest([*q.row_loops, (i, q.row_tiles)], body)
@@ -268,41 +205,8 @@ def _tiled(q: _Sized, target: Target, uses: int) -> Kernels:
     return kernels
 
 
-def _results(q: _Sized, t: Tile, i: Expr, j: Expr, whole: bool) -> Body:
-    """The group's results; rows beyond the last have none."""
-    body = results(q.p, t, i, j)
-    if whole or not isinstance(q.m, Expr):
-        return body
-    row = q.position(i, s.var("u"), True)[0]
-    return (If(row < q.m, body),)
-
-
-def _cases(q: _Sized, i: Expr, j: Expr, make: Callable[[int, int, bool], Body]) -> Body:
-    """The tile at row tile ``i`` and panel ``j``; at the edges narrower or with repeated rows.
-
-    make(rows, width, whole): width 0 for a panel of which a run tells how wide it is.
-    """
-    p = q.p
-
-    def panel(rows: int, whole: bool) -> Body:
-        if not isinstance(q.n, int):
-            inside = (j + 1) * p.width <= q.n
-            return (If(inside, make(rows, p.width, whole), make(rows, 0, whole)),)
-        full = p.n // p.width
-        main = make(rows, p.width, whole) if full else ()
-        tail = make(rows, p.n % p.width, whole) if p.n % p.width else ()
-        return cases(j, p.panels, full, main, tail)
-
-    if isinstance(q.m, Expr):
-        return (If((i + 1) * p.rows <= q.m, panel(p.rows, True), panel(p.rows, False)),)
-    full = p.m // p.rows
-    main = panel(p.rows, True) if full else ()
-    tail = panel(p.m % p.rows, True) if p.m % p.rows else ()
-    return cases(i, p.row_tiles, full, main, tail)
-
-
 def _over_tiles(
-    q: _Sized, body: Body, axes: Axes, steps: list[str],
+    q: Sized, body: Body, axes: Axes, steps: list[str],
     scratch: Sequence[tuple[Buffer, Scratch]] = (),
 ) -> LoweredKernel:  # fmt: skip
     """The kernel that runs ``body`` for every tile; all axes but the last go to threads."""
@@ -318,7 +222,7 @@ def _over_tiles(
     )  # fmt: skip
 
 
-def _sums_over_images(q: _Sized) -> bool:
+def _sums_over_images(q: Sized) -> bool:
     """Whether an argument counts images (of each part of a batch), each of which is a sum worth a
     visit of every tile."""
     static = [*q.terms[1:], *q.row_axes, *q.row_loops, (LANE, q.n)]
@@ -328,7 +232,7 @@ def _sums_over_images(q: _Sized) -> bool:
     )  # fmt: skip
 
 
-def _image_by_image(q: _Sized) -> LoweredKernel:
+def _image_by_image(q: Sized) -> LoweredKernel:
     """For every image all tiles, each continuing its chains from memory: what they read of one
     image stays in the caches. There is at least one image."""
     p, x = q.p, q.p.x
@@ -360,7 +264,7 @@ def _image_by_image(q: _Sized) -> LoweredKernel:
         return t.whole((*body, If(image.equal(images - 1), done, keep)))
 
     flat, tiles, change = single_axis([*q.row_loops, (i, p.row_tiles)], "tile")
-    body = loop_visit.substitute_vars(nest([(j, p.panels)], _cases(q, i, j, tile)), change)
+    body = loop_visit.substitute_vars(nest([(j, p.panels)], cases_of(q, i, j, tile)), change)
     share = -(-tiles // MANY_TASKS)
     group, within = s.var("group"), s.var("within")
     here = s.minimum(s.index(share), s.index(tiles) - group * share)
@@ -375,7 +279,7 @@ def _image_by_image(q: _Sized) -> LoweredKernel:
 
 
 def _packed(
-    q: _Sized, packed: Buffer, around: Axes, terms: Sequence[Expr], column: Expr
+    q: Sized, packed: Buffer, around: Axes, terms: Sequence[Expr], column: Expr
 ) -> Expr:
     """packed[around..., terms..., column of the panel]"""
     at = s.index(0)
@@ -385,7 +289,7 @@ def _packed(
     return s.load(packed, at * q.p.width + column)
 
 
-def _copied(q: _Sized, packed: Buffer, around: Axes, panel: Expr) -> Body:
+def _copied(q: Sized, packed: Buffer, around: Axes, panel: Expr) -> Body:
     """A panel of b into its place, zeros beyond the last column; squares of a transposed b are
     turned in registers."""
     p = q.p
@@ -409,7 +313,7 @@ def _copied(q: _Sized, packed: Buffer, around: Axes, panel: Expr) -> Body:
 
 
 def _pack(
-    q: _Sized, packed: Buffer, scratch: Sequence[tuple[Buffer, Scratch]]
+    q: Sized, packed: Buffer, scratch: Sequence[tuple[Buffer, Scratch]]
 ) -> LoweredKernel:
     """All panels of b, beforehand."""
     panel = s.var("jt")
@@ -423,7 +327,7 @@ def _pack(
 
 
 # ---- STRIPE chains per element -------------------------------------------------------------------
-def _striped_rows(q: _Sized) -> LoweredKernel:
+def _striped_rows(q: Sized) -> LoweredKernel:
     """Vectors run along the rows: the stripes one after the other, their sums kept on the stack."""
     p = q.p
     i, j, stripe, step = s.var("it"), s.var("jt"), s.var("stripe"), s.var("k")
@@ -431,7 +335,7 @@ def _striped_rows(q: _Sized) -> LoweredKernel:
         raise TypeError("a narrow product whose columns are an argument")
 
     def tile(rows: int, width: int, whole: bool) -> Body:
-        t = _tile(q, rows, width, j)
+        t = tile_of(q, rows, width, j)
         j0 = j * p.width
         sums = Buffer("stripes", p.dtype, (STRIPE, rows * t.vectors * p.lanes), "stack")
         term = _split_term(q, step * STRIPE + stripe)
@@ -462,10 +366,10 @@ def _striped_rows(q: _Sized) -> LoweredKernel:
         f"tile(j, i, {p.rows}, {p.width})", f"stripe(k, {STRIPE})", "reorder(k.l, k.o, j.i, i.i)",
         "cache_write(acc, register)", "unroll(j.i)", f"vectorize(i.i, {p.lanes})",
     ]  # fmt: skip
-    return _over_tiles(q, _cases(q, i, j, tile), axes, steps)
+    return _over_tiles(q, cases_of(q, i, j, tile), axes, steps)
 
 
-def _split_term(q: _Sized, k: Expr) -> list[Expr]:
+def _split_term(q: Sized, k: Expr) -> list[Expr]:
     values: list[Expr] = []
     for _, extent in reversed(q.terms[1:]):
         values.insert(0, k % s.index(extent))
@@ -488,7 +392,7 @@ def _few_terms(p: Problem) -> int:
     return max(1, 96 * 1024 // (max(1, p.n) * p.dtype.size_bytes * STRIPE)) * STRIPE
 
 
-def _striped_terms(q: _Sized, few_terms: bool) -> LoweredKernel:
+def _striped_terms(q: Sized, few_terms: bool) -> LoweredKernel:
     """Vectors run along k: STRIPE partial sums per result are one vector, folded at the end."""
     p = q.p
     if not isinstance(q.n, int):
