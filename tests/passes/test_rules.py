@@ -113,9 +113,11 @@ AFTER: dict[str, list[str]] = {
     "IntegerMatrixChain": ["MatMul", "MatMul"],
     "OneMinusSigmoid": ["Neg", "Sigmoid"], "EntropyTerm": ["Xlogy"], "CancelDenominator": [],
 }  # fmt: skip
-#: needs a node that autodiff made: see test_stability; is exact per tile, not per element: see
-#: test_convolution_rules
-ELSEWHERE = {"GradientOfEntropyTerm", "TiledConvolution"}
+#: needs a node that autodiff made: see test_stability; are exact per tile, not per element, or need
+#: to be asked for: see test_convolution_rules
+ELSEWHERE = {
+    "GradientOfEntropyTerm", "WinogradConvolution", "FourierConvolution", "PatchesConvolution",
+}  # fmt: skip
 
 
 def example(rule: Rule) -> Function:

@@ -1,4 +1,4 @@
-"""The rule passes: stabilize (first, on the ops as written) and simplify.
+"""The rule passes: stabilize (first, on the ops as written), simplify and choose_convolutions.
 
 May import rewrite, passes.base and passes.rules.
 """
@@ -41,11 +41,14 @@ SIMPLIFY = RuleSet(
         *products.RULES,
         *algebraic.RULES,
         *domain.RULES,
-        *convolution.RULES,
     ],
 )
+CONVOLUTIONS = RuleSet("choose_convolutions", convolution.RULES)
 
 stabilize = rule_pass(
     "stabilize", STABILIZE, "Forms that keep their value where the naive one overflows."
 )
 simplify = rule_pass("simplify", SIMPLIFY, "Algebraic identities, redundant casts and movements.")
+choose_convolutions = rule_pass(
+    "choose_convolutions", CONVOLUTIONS, "Winograd's and Fourier's forms, or the one asked for."
+)
