@@ -160,7 +160,7 @@ def test_all_choices_agree_with_loops_and_both_gradients(x_shape, w_shape, paddi
     assert any((a != b).any() for a, b in zip(results["direct"], results["fft"]))
 
 
-FOUND = {"direct": "ConvProduct", "im2col": "Patches", "winograd": "TileResults",
+FOUND = {"direct": "ConvProduct", "im2col": "PatchRows", "winograd": "TileResults",
          "fft": "TileResults"}  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_a_choice_that_is_not_possible_leaves_the_direct_form():
         with options.override(convolution=choice):
             assert "ConvProduct" in {n.op.type_name for n in compile_function(fn).fn.nodes}
     with options.override(convolution="im2col"):  # with a stride, too
-        assert "Patches" in {n.op.type_name for n in compile_function(fn).fn.nodes}
+        assert "PatchRows" in {n.op.type_name for n in compile_function(fn).fn.nodes}
 
 
 def test_an_unknown_choice_is_an_error():

@@ -15,6 +15,7 @@ from tinyflow.passes.rules import (
     pieces,
     products,
     stability,
+    windows,
 )
 from tinyflow.rewrite import RuleSet
 
@@ -41,6 +42,7 @@ SIMPLIFY = RuleSet(
         *products.RULES,
         *algebraic.RULES,
         *domain.RULES,
+        *windows.RULES,
     ],
 )
 CONVOLUTIONS = RuleSet("choose_convolutions", convolution.RULES)
