@@ -19,8 +19,10 @@ from tinyflow.ir.graph import interp
 from tinyflow.ir.graph.builder import Builder, building, emit
 from tinyflow.ir.graph.nodes import Function, Input, TensorType
 from tinyflow.ops.conv_forms import Tiling, tiled_conv, tiled_filter_grad, tiled_input_grad
+from tinyflow.ops.convolution import CASES as conv_cases
 from tinyflow.ops.convolution import Conv, ConvFilterGrad, ConvInputGrad
 from tinyflow.ops.winograd import F2, F4
+from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.rules.convolution import (
     FOURIER_POINTS,
     GAIN,
@@ -158,6 +160,31 @@ def test_all_choices_agree_with_loops_and_both_gradients(x_shape, w_shape, paddi
             assert error <= (64 if choice == "winograd" else 16) * np.finfo(dtype).eps, choice
     # They really are other ways: rounding tells.
     assert any((a != b).any() for a, b in zip(results["direct"], results["fft"]))
+
+
+#: without stride, besides those of the op
+PLAIN = (
+    ((2, 9, 7, 3), (3, 3, 3, 4), ((1, 1), "SAME")),
+    ((1, 7, 8, 2), (5, 4, 2, 3), ((1, 1), ((2, 1), (0, 3)))),
+    ((2, 15, 2), (6, 2, 3), ((1,), "SAME", (1,), "NWC")),
+)
+
+
+@pytest.mark.parametrize("choice", ["im2col", "winograd", "fft"])
+def test_every_sample_keeps_its_value_under_every_choice(choice):
+    """Strides, dilation, groups, formats, one to three axes: taken where possible, right always."""
+    rng, taken = np.random.default_rng(4), 0
+    for x_shape, w_shape, own in (*conv_cases, *PLAIN):
+        x, w = rng.normal(size=x_shape), rng.normal(size=w_shape)
+        dy = rng.normal(size=Conv(*own).reference(x, w).shape)
+        for op, arrays in ((Conv(*own), (x, w)), (ConvInputGrad(*own), (dy, w, x)),
+                           (ConvFilterGrad(*own), (x, dy, w))):  # fmt: skip
+            with options.override(convolution=choice):
+                fn, records = optimize(made(lambda *inputs, op=op: emit(op, *inputs), *arrays))
+            taken += sum(len(r.trace.rewrites) for r in records if r.name == "choose_convolutions")
+            (got,) = interp.run(fn, arrays)
+            np.testing.assert_allclose(got, op.reference(*arrays), rtol=1e-9, atol=1e-12)
+    assert taken >= {"im2col": 30, "winograd": 4, "fft": 12}[choice]
 
 
 FOUND = {"direct": "ConvProduct", "im2col": "PatchRows", "winograd": "TileResults",

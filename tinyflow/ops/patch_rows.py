@@ -128,8 +128,8 @@ class PatchRows(Patches):
     channels: int = 1
     not_differentiable = LOWERED
 
-    def _whole(self, shape: Any) -> tuple[Any, ...]:
-        return (*shape[:-1], shape[-1] // self.channels, self.channels)
+    def _whole(self, shape: Any) -> Any:
+        return shape and (*shape[:-1], shape[-1] // self.channels, self.channels)
 
     def infer(self, images: TensorType) -> TensorType:
         images.require_rank(len(self.strides) + 1)
@@ -194,7 +194,7 @@ class PatchRowsGrad(PatchesGrad):
 
     def infer(self, dy: TensorType, like: TensorType) -> TensorType:
         image: Any = super().infer(dy, like).shape
-        return like.with_shape(flattened(image))
+        return like.with_shape(image and flattened(image))
 
     def reference(self, dy: Any, like: Any) -> Any:
         return super().reference(dy, like).reshape(flattened(np.shape(like)))

@@ -228,7 +228,7 @@ class TilePlanes(TileOp):
         self.check_points()
         x.require_float().require_rank(4)
         if x.shape is None:
-            return x.with_shape((self.planes, None, None))  # type: ignore[arg-type]
+            return x
         return x.with_shape((self.planes, x.shape[0] * math.prod(self.tiles), x.shape[3]))
 
     def reference(self, x: Any) -> Any:

@@ -160,7 +160,8 @@ def _tiling(m: Match, algorithm: str) -> Tiling | str:
         return f"no tiles for a filter of {'x'.join(map(str, work.taps))}"
     tiling, cost = found
     if asked == "auto" and work.direct_cost <= GAIN * cost:
-        return "the direct form moves less memory"
+        return (f"the direct form moves less memory: {work.direct_cost:.2g} operations, "
+                f"as many as {cost:.2g} of tiles")  # fmt: skip
     return tiling
 
 
