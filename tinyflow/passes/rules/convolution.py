@@ -30,15 +30,16 @@ GAIN = 1.2
 #: Elements of a tile along one axis: Winograd's, and lengths with small factors for Fourier's.
 WINOGRAD_POINTS = (4, 6)
 FOURIER_POINTS = (8, 12, 16, 20, 24, 32, 48, 64)
-#: A tile with one vector of channels fits into the second cache.
-MOST_POINTS = 1024
+#: A tile with one vector of channels fits into the second cache; one of at most NEAR_POINTS into
+#: the first, and others take so much longer per byte.
+MOST_POINTS, NEAR_POINTS, FAR_FACTOR = 1024, 640, 2
 
 
 class Work(NamedTuple):
     """A convolution without stride, or one of its gradients.
 
     sizes: results per image that are computed tile by tile; taps: of the filter; size_bytes: of an
-    element. filter: whether it is the gradient for the filter, a sum over all tiles.
+    element. gradient: "input", "filter" or none: their products read one factor transposed.
     """
 
     n: int
@@ -47,7 +48,7 @@ class Work(NamedTuple):
     c: int
     k: int
     size_bytes: int
-    filter: bool = False
+    gradient: str = ""
 
     @property
     def direct_cost(self) -> float:
@@ -60,7 +61,13 @@ class Work(NamedTuple):
         tiles = self.n * math.prod(tiling.tiles(self.sizes, self.taps))
         parts = self.size_bytes * tiling.planes * tiles * (self.c + self.k)
         moved = 2 * parts * (LARGE_FACTOR if parts > LARGE_BYTES else 1)
-        moved += 2 * self.size_bytes * tiling.planes * self.c * self.k
+        weights = self.size_bytes * tiling.planes * self.c * self.k
+        moved += 2 * weights
+        if self.gradient:  # the factor is packed
+            pixels = self.size_bytes * tiling.planes * tiles * self.c
+            moved += weights if self.gradient == "input" else pixels
+        if math.prod(tiling.points) > NEAR_POINTS:
+            moved *= FAR_FACTOR
         # An operation on float64 takes as long as two on float32, like its bytes.
         own = 2.0 * tiling.planes * tiles * self.c * self.k
         return own + moved * OPERATIONS_PER_BYTE * 4 / self.size_bytes
@@ -84,10 +91,9 @@ def best_tiling(algorithm: str, work: Work) -> tuple[Tiling, float] | None:
 def work_of(m: Match) -> Work:
     taps, (c, k) = _taps(m), _filter(m).shape[-2:]
     image, result = _image(m), _result(m)
-    gradient = isinstance(m.node.op, ConvInputGrad)
-    sizes = (image if gradient else result).shape[1:-1]
-    return Work(image.shape[0], sizes, taps, c, k, image.dtype.size_bytes,
-                isinstance(m.node.op, ConvFilterGrad))  # fmt: skip
+    gradient = {Conv: "", ConvInputGrad: "input", ConvFilterGrad: "filter"}[type(m.node.op)]
+    sizes = (image if gradient == "input" else result).shape[1:-1]
+    return Work(image.shape[0], sizes, taps, c, k, image.dtype.size_bytes, gradient)
 
 
 def _image(m: Match) -> Any:
