@@ -106,6 +106,8 @@ class TileOp(Op, abstract=True):
             raise InvalidArgumentError(f"unknown map {self.map!r}", choices=tuple(MAPS))
         if self.mixed and (max(self.points) < 2 or any(p > 1 and p % 2 for p in self.points)):
             raise InvalidArgumentError(f"{self.points} points", expected="even numbers, or 1")
+        if not self.mixed and not {*self.points} <= {*winograd.TILES, 1}:
+            raise InvalidArgumentError(f"{self.points} points", choices=tuple(winograd.TILES))
 
     def line(self, axis: int, values: Terms, count: int) -> list[Any]:
         """``count`` results (of a spectrum: all) of elements along an axis."""
@@ -328,6 +330,8 @@ class TilePlanes(TileOp):
         yield Sample((x,), TilePlanes("fourier", (8, 8), (1, 1), (1, 1))), InvalidArgumentError
         odd = TilePlanes("fourier_left", (8, 7), (1, 1), (1, 1), (8, 7))
         yield Sample((x,), odd), InvalidArgumentError
+        five = TilePlanes("winograd_image", (5, 5), (1, 1), (3, 3), (5, 5))
+        yield Sample((x,), five), InvalidArgumentError
 
 
 @dataclass(frozen=True)
