@@ -18,6 +18,7 @@ import tinyflow.frontends.tf1.control  # these register every op
 import tinyflow.frontends.tf1.state
 import tinyflow.ops
 import tinyflow.ops.placeholder
+import tinyflow.passes.pipeline  # and these, what only rules make
 from tinyflow.core.dtype import float32, float64
 from tinyflow.ir.graph import interp
 from tinyflow.ir.graph.builder import Builder, building

@@ -29,6 +29,7 @@ from tinyflow.passes.rules import (
     pieces,
     products,
     stability,
+    windows,
 )
 from tinyflow.passes.rules.conditions import is_integer
 from tinyflow.passes.rules.layout import holds
@@ -39,7 +40,7 @@ from tinyflow.rewrite.rule import TableRule
 ALL: list[Rule] = [
     r() if isinstance(r, type) else r
     for r in (*layout.RULES, *pieces.RULES, *products.RULES, *algebraic.RULES, *domain.RULES,
-              *stability.RULES, *convolution.RULES)
+              *stability.RULES, *convolution.RULES, *windows.RULES)
 ]  # fmt: skip
 
 TINY = np.finfo(np.float32).tiny
@@ -111,11 +112,16 @@ AFTER: dict[str, list[str]] = {
     "ConcatOfConcat": ["ConcatV2"], "ConcatOfSlices": ["Slice", "ConcatV2"],
     "TransposeIntoBatchMatMul": ["BatchMatMul"], "MatrixChain": ["MatMul", "MatMul"],
     "IntegerMatrixChain": ["MatMul", "MatMul"],
+    "PatchesByRows": ["Reshape", "PatchRows"],
     "OneMinusSigmoid": ["Neg", "Sigmoid"], "EntropyTerm": ["Xlogy"], "CancelDenominator": [],
 }  # fmt: skip
-#: needs a node that autodiff made: see test_stability; is exact per tile, not per element: see
+#: needs a node that autodiff made: see test_stability; is for large arrays only: see
+#: test_window_rules; are exact per tile, not per element, or need to be asked for: see
 #: test_convolution_rules
-ELSEWHERE = {"GradientOfEntropyTerm", "TiledConvolution"}
+ELSEWHERE = {
+    "GradientOfEntropyTerm", "PatchesGradByRows", "WinogradConvolution", "FourierConvolution",
+    "PatchesConvolution",
+}  # fmt: skip
 
 
 def example(rule: Rule) -> Function:

@@ -1,7 +1,6 @@
 """The few switches of the system, typed, in one place (listed in docs/options.md).
 
-Main types: ``Options``; ``current()`` reads, ``override(...)`` scopes. Imports only the standard
-library.
+Main types: ``Options``; ``current()`` reads, ``override(...)`` scopes. Imports core.error only.
 """
 
 from __future__ import annotations
@@ -12,6 +11,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from tinyflow.core.error import InvalidArgumentError
+
+#: forms of convolutions
+CONVOLUTIONS = ("auto", "direct", "im2col", "winograd", "fft")
 
 
 def _environment_flag(name: str) -> bool:
@@ -26,6 +30,8 @@ def _environment_list(name: str) -> frozenset[str]:
 class Options:
     """level: optimisation level (0 none, 1 bitwise rules only, 2 default, 3 approximate too).
 
+    convolution: the form of convolutions and their gradients, one of CONVOLUTIONS: "auto" is the
+    direct form, and at level 3 what is faster; another one is taken wherever it is possible.
     fuse: whole-step compilation; False runs op by op through generic kernels.
     lanes: elements of 4 bytes per vector in generated code; 0 takes the target's width.
     threads: worker threads including the caller; 0 takes all available cores.
@@ -38,6 +44,7 @@ class Options:
     """
 
     level: int = 2
+    convolution: str = "auto"
     fuse: bool = True
     lanes: int = 0
     threads: int = 0
@@ -51,6 +58,12 @@ class Options:
     show_internal_frames: bool = field(
         default_factory=lambda: _environment_flag("TINYFLOW_INTERNAL_FRAMES")
     )
+
+    def __post_init__(self) -> None:
+        if self.convolution not in CONVOLUTIONS:
+            raise InvalidArgumentError(
+                f"options: unknown convolution {self.convolution!r}", choices=CONVOLUTIONS
+            )
 
 
 _default = Options()

@@ -20,7 +20,7 @@ from tinyflow.passes.loops import optimize_bodies, save_rows, trim_control
 from tinyflow.passes.panel_products import panel_products
 from tinyflow.passes.prune import prune
 from tinyflow.passes.rematerialize import rematerialize
-from tinyflow.passes.simplify import simplify, stabilize
+from tinyflow.passes.simplify import choose_convolutions, simplify, stabilize
 from tinyflow.passes.widen import widen
 
 PIPELINE: tuple[Step, ...] = (
@@ -35,6 +35,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(widen, "sums of 16-bit floats are sums of float32; composites still are one op"),
     Step(expand_layouts, "convolutions, pooling and batch norm still are one op with a format"),
     Step(collapse_layouts, "what remains of the transpositions becomes part of other kernels"),
+    Step(choose_convolutions, "layouts are settled, and convolutions still are one op"),
     Step(decompose, "composite ops have no kernel"),
     Step(simplify, "parts of composites meet their neighbours"),
     Step(fold_constants, "composites bring constants of their own"),

@@ -1,4 +1,4 @@
-"""The rule passes: stabilize (first, on the ops as written) and simplify.
+"""The rule passes: stabilize (first, on the ops as written), simplify and choose_convolutions.
 
 May import rewrite, passes.base and passes.rules.
 """
@@ -15,6 +15,7 @@ from tinyflow.passes.rules import (
     pieces,
     products,
     stability,
+    windows,
 )
 from tinyflow.rewrite import RuleSet
 
@@ -41,11 +42,15 @@ SIMPLIFY = RuleSet(
         *products.RULES,
         *algebraic.RULES,
         *domain.RULES,
-        *convolution.RULES,
+        *windows.RULES,
     ],
 )
+CONVOLUTIONS = RuleSet("choose_convolutions", convolution.RULES)
 
 stabilize = rule_pass(
     "stabilize", STABILIZE, "Forms that keep their value where the naive one overflows."
 )
 simplify = rule_pass("simplify", SIMPLIFY, "Algebraic identities, redundant casts and movements.")
+choose_convolutions = rule_pass(
+    "choose_convolutions", CONVOLUTIONS, "Winograd's and Fourier's forms, or the one asked for."
+)

@@ -114,7 +114,7 @@ class RuleSet:
     def index(self) -> Index:
         """The matchers that the current options allow, by root class."""
         now = options.current()
-        key = now.level, now.disabled_passes
+        key = now.level, now.disabled_passes, now.convolution
         found = self._index.get(key)
         if found is None:
             if self._matchers is None:
@@ -126,7 +126,8 @@ class RuleSet:
                 switched_off = rule.name in now.disabled_passes or any(
                     tag in now.disabled_passes for tag in rule.tags
                 )
-                if rule.contract <= weakest and not switched_off:
+                wanted = weakest >= 0 and rule.asked_for(now)
+                if (rule.contract <= weakest or wanted) and not switched_off:
                     found.setdefault(matcher.root_class, _Candidates()).add(matcher)
             self._index[key] = found
         return found

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from tinyflow.core.error import InternalError
+from tinyflow.core.options import Options
 from tinyflow.ir.graph.nodes import Node, Op, Value
 from tinyflow.rewrite.pattern import (
     Apply,
@@ -96,7 +97,7 @@ class Rule:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.name = cls.__dict__.get("name") or cls.__name__
-        for method in ("pattern", "check", "rewrite", "example"):
+        for method in ("pattern", "check", "rewrite", "example", "asked_for"):
             function = cls.__dict__.get(method)
             if inspect.isfunction(function) and function.__code__.co_varnames[:1] != ("self",):
                 setattr(cls, method, staticmethod(function))
@@ -104,6 +105,11 @@ class Rule:
     @staticmethod
     def check(m: Match) -> str | None:
         return None
+
+    @staticmethod
+    def asked_for(now: Options) -> bool:
+        """Whether options name what the rule makes: then it runs at any level of rules."""
+        return False
 
     @property
     def statement(self) -> str:
