@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 from tinyflow.core import options
@@ -78,28 +77,21 @@ def kernel_assembly(kernel: Kernel, target: Target) -> str:
 
 def kernel_address(kernel: Kernel, target: Target) -> int:
     """Address of the kernel's native code: from memory, from disk, or compiled now."""
-    return address_of(object_key(kernel, target), lambda: kernel, target)
-
-
-def address_of(key: str, make: Callable[[], Kernel], target: Target) -> int:
-    """As ``kernel_address``, for a kernel that is made only if its code is in no cache.
-
-    key: ``object_key`` of the kernel.
-    """
+    key = object_key(kernel, target)
     known = _addresses.get(key)
     if known is not None:
         return known
     if options.current().verify:
         from tinyflow.ir.loop.verify import verify
 
-        verify(make())
+        verify(kernel)
     symbol = f"k{key[:24]}"
 
     def build() -> bytes:
         from tinyflow.codegen.machine import PASSES, target_machine
 
         return jit.compile_object(
-            kernel_llvm(make(), target, symbol), target_machine(target), PASSES
+            kernel_llvm(kernel, target, symbol), target_machine(target), PASSES
         )
 
     code = default_cache().get_or_build(key, build)

@@ -6,7 +6,6 @@ memory of its own). May import core, ir, passes, schedule, codegen and runtime.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +28,10 @@ from tinyflow.compile.loops import (
     steps_of,
 )
 from tinyflow.core import options
-from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
 from tinyflow.core.garbage import without_collections
 from tinyflow.core.shape import substituted
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
-from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
-from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ops.counted import TruePositions
 from tinyflow.ops.tensor_array import NewArray
@@ -44,7 +40,9 @@ from tinyflow.passes.loops import order_arrays
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
 from tinyflow.runtime.arena import Arena, Shelf
 from tinyflow.runtime.array_address import address_of
+from tinyflow.runtime.driver_ir import COPY_BITS
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
+from tinyflow.runtime.native import native_runtime
 from tinyflow.runtime.reserved import Reserved, reserve
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
@@ -267,31 +265,6 @@ def place_views(memory: MemoryPlan, views: dict[Value, Value]) -> None:
             memory.places[value] = memory.places[root]
 
 
-_COPY_BLOCK = 1 << 16
-
-
-@functools.cache
-def copy_address(target: Target) -> int:
-    """Native code of the one kernel that serves every copy."""
-    return seen.address_of_fixed("copy", copy_kernel, target)
-
-
-def copy_kernel() -> Kernel:
-    """out[0:n] = in[0:n], bytes; n is an argument: one kernel serves every copy."""
-    from tinyflow.schedule.schedule import Schedule
-
-    n, i = s.var("n"), s.var("i")
-    source = LoopBuffer("in0", uint8, (n,))
-    target = LoopBuffer("out0", uint8, (n,))
-    store = Store(target, (i,), s.load(source, i))
-    schedule = Schedule((For(i, n, SERIAL, (store,)),))
-    outer, inner = schedule.block("i", _COPY_BLOCK)
-    schedule.vectorize(inner, 64)
-    schedule.parallel(outer)
-    tasks = (n + (_COPY_BLOCK - 1)) // _COPY_BLOCK
-    return Kernel("copy", (source, target), (n,), schedule.body, ("out0",), tasks)
-
-
 class Program:
     """A plan with memory: call ``run(feeds)``.
 
@@ -394,9 +367,9 @@ class Program:
     def _launch(self, action: LoweredKernel | CopyKernel, place: Any = None) -> Launch:
         place = place or self._place
         if isinstance(action, CopyKernel):
-            address = copy_address(self.plan.target)
+            address = native_runtime().addresses["copy_bytes"]
             size = value_at(action.size_bytes, self.plan.sizes)
-            tasks = -(-size // _COPY_BLOCK)
+            tasks = -(-size >> COPY_BITS)
             slots = (self._slot(place(action.source)), self._slot(place(action.target)))
             return Launch(address, tasks, 4, slots, (size,), "copy", "",
                           0, 2 * size)  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.compile.kernels import address_of, kernel_address, object_key
+from tinyflow.compile.kernels import object_key
 from tinyflow.core import options
 from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.ir.graph.nodes import TensorType, Value
@@ -76,19 +76,6 @@ def group_key(signature: Any, target: Target, fuse: bool) -> str | None:
         return None
     found = _findings_text(target)
     return cache_key(f"group {fuse} {fingerprint} {found} {text}", str(target))
-
-
-def address_of_fixed(name: str, make: Callable[[], Kernel], target: Target) -> int:
-    """Address of a kernel that is the same in every program; an entry has the key of its code."""
-    fingerprint = compiler_fingerprint()
-    if fingerprint is None or options.current().verify:
-        return kernel_address(make(), target)
-    key, cache = cache_key(f"fixed {fingerprint} {name}", str(target)), default_cache()
-    known = cache.get(key)
-    if known is None:
-        known = object_key(make(), target).encode()
-        cache.put(key, known)
-    return address_of(known.decode(), make, target)
 
 
 @functools.cache

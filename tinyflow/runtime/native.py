@@ -27,7 +27,8 @@ from typing import Any
 from tinyflow.runtime import jit, kernel_cache, native_ir
 
 _SYMBOLS = (
-    "run_segment", "run_packed", "run_gang", "pool_init", "pool_resize", "pool_wake", "spin",
+    "run_segment", "run_packed", "run_gang", "copy_bytes", "pool_init", "pool_resize", "pool_wake",
+    "spin",
 )  # fmt: skip
 
 
