@@ -85,18 +85,33 @@ def kernel_address(kernel: Kernel, target: Target) -> int:
         from tinyflow.ir.loop.verify import verify
 
         verify(kernel)
-    symbol = f"k{key[:24]}"
 
     def build() -> bytes:
         from tinyflow.codegen.machine import PASSES, target_machine
 
         return jit.compile_object(
-            kernel_llvm(kernel, target, symbol), target_machine(target), PASSES
+            kernel_llvm(kernel, target, _symbol(key)), target_machine(target), PASSES
         )
 
-    code = default_cache().get_or_build(key, build)
+    return _loaded(key, default_cache().get_or_build(key, build))
+
+
+def known_address(key: str) -> int | None:
+    """Address of the code with this ``object_key``, from memory or disk; None if in neither."""
+    known = _addresses.get(key)
+    if known is None:
+        code = default_cache().get(key)
+        known = None if code is None else _loaded(key, code)
+    return known
+
+
+def _symbol(key: str) -> str:
+    return f"k{key[:24]}"
+
+
+def _loaded(key: str, code: bytes) -> int:
     with _lock:
         address = _addresses.get(key)
         if address is None:
-            address = _addresses[key] = jit.load_object(code, symbol)
-    return address
+            address = _addresses[key] = jit.load_object(code, _symbol(key))
+        return address

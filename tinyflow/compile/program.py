@@ -99,6 +99,11 @@ class Plan:
     def kernels(self) -> list[LoweredKernel]:
         return kernels_in(self.actions, LoweredKernel)
 
+    @property
+    def full(self) -> Plan:
+        """The plan with all that there is to be seen; see compile.step_cache."""
+        return self
+
 
 @without_collections
 def make_plan(
@@ -277,7 +282,8 @@ class Program:
         self, plan: Plan, store: Any = None, arena: Arena | None = None,
         reserved: dict[Any, Reserved] | None = None,
     ) -> None:  # fmt: skip
-        self.plan = plan
+        self._plan = plan
+        self.fn = plan.fn  # its inputs and updates; the nodes between are ``plan.fn``'s
         self.store = store
         needed = max(plan.memory.arena_bytes, 64)
         self.arena = Arena(needed) if arena is None or arena.size_bytes < needed else arena
@@ -303,6 +309,10 @@ class Program:
         self._generation = -1
         self._marked = False
 
+    @property
+    def plan(self) -> Plan:
+        return self._plan.full
+
     # ---- building ------------------------------------------------------------------------------
     def _slot(self, place: Any) -> int:
         found = self._slot_of.get(place)
@@ -314,13 +324,13 @@ class Program:
     def _place(self, value: Any) -> Any:
         if isinstance(value, Place):
             return value
-        return self.plan.memory.places[value]
+        return self._plan.memory.places[value]
 
     def _build_segments(self) -> None:
         batch: list[Launch] = []
         sources: list[Any] = []
         pending: list[tuple[list[Launch], list[Any]]] = []
-        for action in self.plan.actions:
+        for action in self._plan.actions:
             if isinstance(action, HostCall):
                 if batch:
                     pending.append((batch, sources))
@@ -328,7 +338,7 @@ class Program:
                     batch, sources = [], []
                 self.segments.append(action)
                 for value in (*action.node.inputs, *action.node.outputs):
-                    if value in self.plan.memory.places:
+                    if value in self._plan.memory.places:
                         self._slot(self._place(value))
             elif isinstance(action, (LoopAction, BranchAction)):
                 self._lay_out(action, batch, sources)
@@ -343,7 +353,7 @@ class Program:
         if batch:
             pending.append((batch, sources))
             self.segments.append(len(pending) - 1)
-        for place in self.plan.memory.places.values():
+        for place in self._plan.memory.places.values():
             if place.kind != "arena":
                 self._slot(place)
         lists = [LaunchList(b, len(self._slots), self.pool) for b, _ in pending]
@@ -368,7 +378,7 @@ class Program:
         place = place or self._place
         if isinstance(action, CopyKernel):
             address = native_runtime().addresses["copy_bytes"]
-            size = value_at(action.size_bytes, self.plan.sizes)
+            size = value_at(action.size_bytes, self._plan.sizes)
             tasks = -(-size >> COPY_BITS)
             slots = (self._slot(place(action.source)), self._slot(place(action.target)))
             return Launch(address, tasks, 4, slots, (size,), "copy", "",
@@ -378,9 +388,9 @@ class Program:
             0 if a is None else self._slot(place(a)) for a in action.arguments
         )
         source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
-        known = action.addresses.get(self.plan.target)
-        address = kernel_address(kernel, self.plan.target) if known is None else known
-        action.addresses[self.plan.target] = address
+        known = action.addresses.get(self._plan.target)
+        address = kernel_address(kernel, self._plan.target) if known is None else known
+        action.addresses[self._plan.target] = address
         return Launch(
             address, action.tasks, max(1, action.chunk),
             arguments, action.extents, kernel.name, source, action.flops, action.bytes,
@@ -396,7 +406,7 @@ class Program:
             if place.kind == "arena":
                 self._set(slot, self.arena.address + place.key)
             elif place.kind == "constant":
-                array = self.plan.constants[place.key]
+                array = self._plan.constants[place.key]
                 copy = shelf.empty(array.shape, array.dtype)
                 copy[...] = array
                 self._keep.append(copy)
@@ -408,11 +418,11 @@ class Program:
         values = {v: n for n, v in enumerate(self.feed_values)}
         self._feed_slots = [
             (values[v], self._slot_of[p])
-            for v, p in self.plan.memory.places.items()
+            for v, p in self._plan.memory.places.items()
             if p.kind == "feed" and p in self._slot_of and v in values
         ]
         self._fetch_slots = [
-            self._slot_of.get(Place("fetch", n)) for n in range(len(self.plan.results))
+            self._slot_of.get(Place("fetch", n)) for n in range(len(self._plan.results))
         ]
         self._initialized_slots = [
             (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
@@ -420,7 +430,7 @@ class Program:
         self._tables = [x.table for x in self.launch_lists]
 
     def _reserve(self, value: Value) -> Reserved:
-        needed = self.plan.bytes_of(value)
+        needed = self._plan.bytes_of(value)
         memory = self._reserved.get(value)
         if memory is None or memory.size_bytes < needed:
             memory = self._reserved[value] = reserve(needed)
@@ -500,15 +510,15 @@ class Program:
         arguments = [np.array(self._array(v, feeds, results)) for v in node.inputs]
         returned = node.op.call_host(*arguments)  # type: ignore[attr-defined]
         for value, array in zip(node.outputs, returned or (), strict=False):
-            if value in self.plan.memory.places:
+            if value in self._plan.memory.places:
                 np.copyto(self._array(value, feeds, results), array, casting="no")
 
     def _array(self, value: Value, feeds: Sequence[Any], results: Sequence[Any]) -> Any:
         """The memory of a value as an array (a view)."""
         if value.node.op.type_name in ("Constant", "Setting"):
             return value.node.op.reference()
-        place = self.plan.memory.places[value]
-        shape, dtype = self.plan.shape_of(value), value.dtype.numpy
+        place = self._plan.memory.places[value]
+        shape, dtype = self._plan.shape_of(value), value.dtype.numpy
         if place.kind == "arena":
             return self.arena.view(place.key, shape, dtype)  # type: ignore[arg-type]
         if place.kind == "feed":
@@ -526,8 +536,10 @@ class Program:
 
     def _raise_status(self, segment: LaunchList) -> None:
         """The error that a kernel reported, with the user's line."""
-        status = segment.status
-        action = self._launch_sources[self.launch_lists.index(segment)][status.launch_index]
+        status, number = segment.status, self.launch_lists.index(segment)
+        earlier = [a for sources in self._launch_sources[:number] for a in sources]
+        earlier += self._launch_sources[number][: status.launch_index]
+        action = self.launch_actions[sum(a is not None for a in earlier)]
         group = action.group if isinstance(action, LoweredKernel) else None
         nodes = [i.value.node for i in group.items] if group is not None else []
         raise kernel_error(status, nodes)
@@ -535,6 +547,9 @@ class Program:
     @property
     def launch_actions(self) -> list[LoweredKernel | CopyKernel]:
         """What each native launch is, in the order of the launch lists; jumps are left out."""
+        if self.plan is not self._plan:  # a list of kernels, without loops and host calls
+            actions: list[Any] = self.plan.actions
+            return [one for a in actions for one in getattr(a, "members", (a,))]
         return [a for sources in self._launch_sources for a in sources if a is not None]
 
     # ---- looking inside ------------------------------------------------------------------------

@@ -30,7 +30,7 @@ _SYMBOLS = (
     "run_segment", "run_packed", "run_gang", "copy_bytes", "pool_init", "pool_resize", "pool_wake",
     "spin",
 )  # fmt: skip
-# The text is written as it should run; the rest of O2 takes as long again and changes next to nothing.
+# The text is written as it should run; the rest of O2 takes as long again and changes nothing.
 _PASSES = "always_inliner,sroa,instruction_combine,simplify_cfg"
 
 
