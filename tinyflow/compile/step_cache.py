@@ -125,16 +125,17 @@ def _exactly(op: Op) -> Hashable:
     kind: Any = type(op)
     if not has_attributes(kind):
         return kind  # type: ignore[no-any-return]
-    return op if kind is Constant else "".join(texts(op))
+    return "".join(_op_text(op))
 
 
 def _op_text(op: Op) -> list[str]:
     if op.effect is Effect.HOST or not type(op).__module__.startswith("tinyflow."):
         raise NoText(op)
-    if isinstance(op, Constant) and op.value.nbytes > MOST_CONSTANT_BYTES:
-        if op.number is None:
+    if isinstance(op, Constant):
+        if op.value.size > 1 and op.number is not None:  # initial values are often zeros
+            return [type(op).__name__, *texts((op.value.shape, op.number))]
+        if op.value.nbytes > MOST_CONSTANT_BYTES:
             raise NoText(op)
-        return ["uniform", *texts((op.value.shape, op.number))]  # initial values are often zeros
     return texts(op)
 
 
