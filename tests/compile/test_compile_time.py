@@ -12,14 +12,12 @@ import tinyflow as tf
 from tests.observing import is_bound, steps_made
 from tinyflow.compile import seen
 from tinyflow.compile.kernels import kernel_text
-from tinyflow.compile.program import copy_kernel
 from tinyflow.core import options
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.fusion import fuse_groups
 from tinyflow.passes.pipeline import optimize
 from tinyflow.runtime import jit, kernel_cache
 from tinyflow.schedule import auto
-from tinyflow.schedule.targets import host_target
 
 
 @pytest.fixture
@@ -99,28 +97,6 @@ def test_kernels_from_the_cache_show_the_same_loops(empty_cache, counts):
     assert counts["scheduled"] == 0
     assert [kernel_text(k.kernel) for k in step.program.plan.kernels] == texts
     assert counts["scheduled"] > 0  # loop nests are made when somebody looks
-
-
-def test_a_fixed_kernel_is_made_once(empty_cache, monkeypatch):
-    made = []
-
-    def make():
-        made.append(1)
-        return copy_kernel()
-
-    first = seen.address_of_fixed("copy", make, host_target())
-    assert made and first
-    made.clear()
-    monkeypatch.setattr("tinyflow.compile.kernels._addresses", {})  # another process
-    assert seen.address_of_fixed("copy", make, host_target())
-    assert not made
-    for path in kernel_cache.default_cache().directory.glob("*.kernel"):
-        if path.stat().st_size > 400:  # the code is lost, what says its key is not
-            path.unlink()
-    kernel_cache.default_cache()._memory.clear()
-    monkeypatch.setattr("tinyflow.compile.kernels._addresses", {})
-    assert seen.address_of_fixed("copy", make, host_target())
-    assert made
 
 
 _STEP = """

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tinyflow.runtime import jit, native, native_ir
+from tinyflow.runtime import driver_ir, jit, native, native_ir
 from tinyflow.runtime.arena import Arena
 from tinyflow.runtime.launch_list import Launch, LaunchList, LaunchStatus
 from tinyflow.runtime.thread_pool import ThreadPool
@@ -48,6 +48,21 @@ def test_kernels_run_in_order_on_their_own_buffers(kernels, n_threads):
         assert z.tobytes() == (x * y).tobytes()
         assert w.tobytes() == (x * y * x).tobytes()
     pool.close()
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 200_001])
+def test_copies_take_the_bytes_asked_for_and_no_more(pool, size):
+    source = np.random.default_rng(size).integers(0, 255, size + 3, dtype=np.uint8)
+    target = np.full(size + 3, 7, np.uint8)
+    tasks = -(-size // (1 << driver_ir.COPY_BITS))
+    address = native.native_runtime().addresses["copy_bytes"]
+    for chunk in (1, 2):
+        target[:] = 7
+        segment = LaunchList([Launch(address, tasks, chunk, (1, 2), (size,))], 3, pool)
+        pointers(segment, (source[1:], target[1:]))
+        assert segment.run() == 0
+        np.testing.assert_array_equal(target[1 : size + 1], source[1 : size + 1])
+        assert target[0] == 7 and (target[size + 1 :] == 7).all()
 
 
 def test_table_can_change_between_runs(kernels, pool):

@@ -9,6 +9,7 @@ the vectors that the kernel keeps in the buffer; other accesses take slots apart
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 from tinyflow.codegen.llvm_memory import MemoryWriter, not_constant
 from tinyflow.codegen.llvm_operations import extreme
@@ -16,20 +17,26 @@ from tinyflow.codegen.llvm_text import lane_numbers, literal, type_name
 from tinyflow.codegen.writer import Value
 from tinyflow.core.dtype import DType, bool_
 from tinyflow.core.error import InternalError
-from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Body, Buffer, For, If, Store
-from tinyflow.ir.loop.visit import collect, expressions, walk
+from tinyflow.ir.loop.nodes import VECTORIZE, Alloc, Buffer, For, If, Stmt, Store
+from tinyflow.ir.loop.visit import bodies, expressions
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.ir.scalar.nodes import Expr
 from tinyflow.ir.scalar.visit import postorder, substitute
 
 
-def _has_masked_store(buffer: Buffer, body: Body) -> bool:
-    """Whether some lanes of a vector store to the buffer may be switched off."""
-    return any(
-        isinstance(stmt, Store) and stmt.buffer is buffer
-        for test in collect(body, If)
-        for stmt in walk((*test.then, *test.orelse))
-    )
+@dataclass(eq=False)
+class _Uses:
+    """How the body of one allocation touches its buffer.
+
+    widths: numbers of lanes that touch adjacent elements.   masked: some lanes of a vector that
+    stores may be switched off.
+    """
+
+    stmt: Alloc
+    loop: For | None  # the vectorised loop around the allocation
+    conditions: int  # how many there are around it
+    widths: set[int] = field(default_factory=set)
+    masked: bool = False
 
 
 class RegisterWriter(MemoryWriter):
@@ -38,6 +45,8 @@ class RegisterWriter(MemoryWriter):
     def __init__(self) -> None:
         super().__init__()
         self.widths: dict[Buffer, int] = {}
+        #: by the identity of the statement, which its entry keeps alive
+        self.uses: dict[int, _Uses] = {}
         self.slot_names: dict[tuple[Buffer, int], str] = {}
         #: the slot's value where it is known in this block
         self.slot_values: dict[tuple[Buffer, int], str] = {}
@@ -52,43 +61,48 @@ class RegisterWriter(MemoryWriter):
 
     def allocate_registers(self, stmt: Alloc) -> None:
         buffer = stmt.buffer
-        widths = self.vector_widths(buffer, stmt.body)
-        width = math.gcd(*widths) if widths else 1
+        if id(stmt) not in self.uses:
+            self.find_uses(stmt)
+        uses = self.uses[id(stmt)]
+        width = math.gcd(*uses.widths) if uses.widths else 1
         size = math.prod(int(d) for d in buffer.shape if isinstance(d, int))
         width = self.widths[buffer] = width if size % width == 0 else 1
-        if _has_masked_store(buffer, stmt.body):
+        if uses.masked:
             # Lanes that no store reaches would hold whatever the register held before: arithmetic
             # on such a lane can meet a denormal, which costs more than the whole row.
             zero = "zeroinitializer" if width > 1 else literal(0, buffer.dtype)
             for slot in range(size // width):
                 self.write_slot(buffer, slot, zero)
 
-    def vector_widths(self, buffer: Buffer, body: Body) -> set[int]:
-        """Numbers of lanes with which the body touches adjacent elements."""
-        found: set[int] = set()
-        pending: list[tuple[Body, For | None]] = [(body, None)]
+    def find_uses(self, outer: Alloc) -> None:
+        """Fills ``uses`` for the allocation and for those inside it, in one walk."""
+        pending: list[tuple[Stmt, For | None, int, dict[Buffer, _Uses]]] = [(outer, None, 0, {})]
         while pending:
-            stmts, loop = pending.pop()
-            for stmt in stmts:
-                if isinstance(stmt, For):
-                    pending.append((stmt.body, stmt if stmt.kind == VECTORIZE else loop))
-                elif isinstance(stmt, Alloc):
-                    pending.append((stmt.body, loop))
-                elif isinstance(stmt, If):
-                    pending += [(stmt.then, loop), (stmt.orelse, loop)]
-                if loop is None or not isinstance(loop.extent, int):
-                    continue
-                accesses = [
-                    node.args
-                    for node in postorder(*expressions(stmt))
-                    if node.op == "load" and node.attr is buffer
-                ]
-                if isinstance(stmt, Store) and stmt.buffer is buffer:
-                    accesses.append(stmt.indices)
-                for indices in accesses:
-                    if self.polynomials.flattened(buffer, indices).get((loop.var,)) == 1:
-                        found.add(loop.extent)
-        return found
+            stmt, loop, conditions, known = pending.pop()
+            if isinstance(stmt, Store):
+                uses = known.get(stmt.buffer)
+                if uses is not None:
+                    uses.masked |= conditions > uses.conditions
+                    self.touch(uses, stmt.indices, loop)
+            if loop is not None:
+                for node in postorder(*expressions(stmt)):
+                    if node.op == "load" and node.attr in known:
+                        self.touch(known[node.attr], node.args, loop)
+            if isinstance(stmt, For):
+                loop = stmt if stmt.kind == VECTORIZE else loop
+            elif isinstance(stmt, If):
+                conditions += 1
+            elif isinstance(stmt, Alloc) and stmt.buffer.scope == "register":
+                uses = self.uses[id(stmt)] = _Uses(stmt, loop, conditions)
+                known = {**known, stmt.buffer: uses}
+            pending += [(one, loop, conditions, known) for body in bodies(stmt) for one in body]
+
+    def touch(self, uses: _Uses, indices: tuple[Expr, ...], loop: For | None) -> None:
+        """Notes an access in a vectorised loop that stands inside the allocation."""
+        if loop is None or loop is uses.loop or not isinstance(loop.extent, int):
+            return
+        if self.polynomials.flattened(uses.stmt.buffer, indices).get((loop.var,)) == 1:
+            uses.widths.add(loop.extent)
 
     # --- slots ------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 from tinyflow.core import options
@@ -78,33 +77,41 @@ def kernel_assembly(kernel: Kernel, target: Target) -> str:
 
 def kernel_address(kernel: Kernel, target: Target) -> int:
     """Address of the kernel's native code: from memory, from disk, or compiled now."""
-    return address_of(object_key(kernel, target), lambda: kernel, target)
-
-
-def address_of(key: str, make: Callable[[], Kernel], target: Target) -> int:
-    """As ``kernel_address``, for a kernel that is made only if its code is in no cache.
-
-    key: ``object_key`` of the kernel.
-    """
+    key = object_key(kernel, target)
     known = _addresses.get(key)
     if known is not None:
         return known
     if options.current().verify:
         from tinyflow.ir.loop.verify import verify
 
-        verify(make())
-    symbol = f"k{key[:24]}"
+        verify(kernel)
 
     def build() -> bytes:
         from tinyflow.codegen.machine import PASSES, target_machine
 
         return jit.compile_object(
-            kernel_llvm(make(), target, symbol), target_machine(target), PASSES
+            kernel_llvm(kernel, target, _symbol(key)), target_machine(target), PASSES
         )
 
-    code = default_cache().get_or_build(key, build)
+    return _loaded(key, default_cache().get_or_build(key, build))
+
+
+def known_address(key: str) -> int | None:
+    """Address of the code with this ``object_key``, from memory or disk; None if in neither."""
+    known = _addresses.get(key)
+    if known is None:
+        code = default_cache().get(key)
+        known = None if code is None else _loaded(key, code)
+    return known
+
+
+def _symbol(key: str) -> str:
+    return f"k{key[:24]}"
+
+
+def _loaded(key: str, code: bytes) -> int:
     with _lock:
         address = _addresses.get(key)
         if address is None:
-            address = _addresses[key] = jit.load_object(code, symbol)
-    return address
+            address = _addresses[key] = jit.load_object(code, _symbol(key))
+        return address

@@ -90,6 +90,11 @@ class Plan:
     def kernels(self) -> list[LoweredKernel]:
         return kernels_in(self.actions, LoweredKernel)
 
+    @property
+    def full(self) -> Plan:
+        """The plan with all that there is to be seen; see compile.step_cache."""
+        return self
+
 
 @without_collections
 def make_plan(

@@ -6,58 +6,30 @@ codegen, runtime and compile.plan.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from tinyflow.compile import seen
 from tinyflow.compile.gangs import Gang
 from tinyflow.compile.kernels import kernel_address
 from tinyflow.compile.loops import BranchAction, Jump, LoopAction, lay_out
 from tinyflow.compile.plan import CopyKernel, HostCall, Plan
 from tinyflow.compile.rows import RowPlace
 from tinyflow.core import options
-from tinyflow.core.dtype import uint8
 from tinyflow.core.error import InternalError, InvalidArgumentError
 from tinyflow.ir.graph.nodes import Node, Value
-from tinyflow.ir.loop.nodes import SERIAL, For, Kernel, Store
-from tinyflow.ir.loop.nodes import Buffer as LoopBuffer
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.passes.plan_memory import Place
 from tinyflow.runtime.arena import Arena, Shelf
 from tinyflow.runtime.array_address import address_of
+from tinyflow.runtime.driver_ir import COPY_BITS
 from tinyflow.runtime.launch_list import Launch, LaunchList, ProfileRecord
+from tinyflow.runtime.native import native_runtime
 from tinyflow.runtime.reserved import Reserved, reserve
 from tinyflow.runtime.result_memory import result_empty
 from tinyflow.runtime.thread_pool import ThreadPool, default_pool, set_num_threads
 from tinyflow.schedule.lowering import LoweredKernel, value_at
-from tinyflow.schedule.targets import Target
-
-_COPY_BLOCK = 1 << 16
-
-
-@functools.cache
-def copy_address(target: Target) -> int:
-    """Native code of the one kernel that serves every copy."""
-    return seen.address_of_fixed("copy", copy_kernel, target)
-
-
-def copy_kernel() -> Kernel:
-    """out[0:n] = in[0:n], bytes; n is an argument: one kernel serves every copy."""
-    from tinyflow.schedule.schedule import Schedule
-
-    n, i = s.var("n"), s.var("i")
-    source = LoopBuffer("in0", uint8, (n,))
-    target = LoopBuffer("out0", uint8, (n,))
-    store = Store(target, (i,), s.load(source, i))
-    schedule = Schedule((For(i, n, SERIAL, (store,)),))
-    outer, inner = schedule.block("i", _COPY_BLOCK)
-    schedule.vectorize(inner, 64)
-    schedule.parallel(outer)
-    tasks = (n + (_COPY_BLOCK - 1)) // _COPY_BLOCK
-    return Kernel("copy", (source, target), (n,), schedule.body, ("out0",), tasks)
 
 
 class Program:
@@ -72,7 +44,8 @@ class Program:
         self, plan: Plan, store: Any = None, arena: Arena | None = None,
         reserved: dict[Any, Reserved] | None = None,
     ) -> None:  # fmt: skip
-        self.plan = plan
+        self._plan = plan
+        self.fn = plan.fn  # its inputs and updates; the nodes between are ``plan.fn``'s
         self.store = store
         needed = max(plan.memory.arena_bytes, 64)
         self.arena = Arena(needed) if arena is None or arena.size_bytes < needed else arena
@@ -98,6 +71,10 @@ class Program:
         self._generation = -1
         self._marked = False
 
+    @property
+    def plan(self) -> Plan:
+        return self._plan.full
+
     # ---- building ------------------------------------------------------------------------------
     def _slot(self, place: Any) -> int:
         found = self._slot_of.get(place)
@@ -109,13 +86,13 @@ class Program:
     def _place(self, value: Any) -> Any:
         if isinstance(value, Place):
             return value
-        return self.plan.memory.places[value]
+        return self._plan.memory.places[value]
 
     def _build_segments(self) -> None:
         batch: list[Launch] = []
         sources: list[Any] = []
         pending: list[tuple[list[Launch], list[Any]]] = []
-        for action in self.plan.actions:
+        for action in self._plan.actions:
             if isinstance(action, HostCall):
                 if batch:
                     pending.append((batch, sources))
@@ -123,7 +100,7 @@ class Program:
                     batch, sources = [], []
                 self.segments.append(action)
                 for value in (*action.node.inputs, *action.node.outputs):
-                    if value in self.plan.memory.places:
+                    if value in self._plan.memory.places:
                         self._slot(self._place(value))
             elif isinstance(action, (LoopAction, BranchAction)):
                 self._lay_out(action, batch, sources)
@@ -138,7 +115,7 @@ class Program:
         if batch:
             pending.append((batch, sources))
             self.segments.append(len(pending) - 1)
-        for place in self.plan.memory.places.values():
+        for place in self._plan.memory.places.values():
             if place.kind != "arena":
                 self._slot(place)
         lists = [LaunchList(b, len(self._slots), self.pool) for b, _ in pending]
@@ -164,14 +141,14 @@ class Program:
         if isinstance(action, RowPlace):
             return Launch.row(
                 self._slot(action.place), self._slot(place(action.array)),
-                self._slot(place(action.index)), self.plan.bytes_of(action.row),
-                value_at(action.array.type.shape[0], self.plan.sizes),  # type: ignore[index]
+                self._slot(place(action.index)), self._plan.bytes_of(action.row),
+                value_at(action.array.type.shape[0], self._plan.sizes),  # type: ignore[index]
                 action.index.dtype.size_bytes, s.INDEX_OUT_OF_RANGE,
             )  # fmt: skip
         if isinstance(action, CopyKernel):
-            address = copy_address(self.plan.target)
-            size = value_at(action.size_bytes, self.plan.sizes)
-            tasks = -(-size // _COPY_BLOCK)
+            address = native_runtime().addresses["copy_bytes"]
+            size = value_at(action.size_bytes, self._plan.sizes)
+            tasks = -(-size >> COPY_BITS)
             slots = (self._slot(place(action.source)), self._slot(place(action.target)))
             return Launch(address, tasks, 4, slots, (size,), "copy", "",
                           0, 2 * size)  # fmt: skip
@@ -180,9 +157,9 @@ class Program:
             0 if a is None else self._slot(place(a)) for a in action.arguments
         )
         source = " ".join(dict.fromkeys(str(p) for p in kernel.sources))
-        known = action.addresses.get(self.plan.target)
-        address = kernel_address(kernel, self.plan.target) if known is None else known
-        action.addresses[self.plan.target] = address
+        known = action.addresses.get(self._plan.target)
+        address = kernel_address(kernel, self._plan.target) if known is None else known
+        action.addresses[self._plan.target] = address
         return Launch(
             address, action.tasks, max(1, action.chunk),
             arguments, action.extents, kernel.name, source, action.flops, action.bytes,
@@ -198,7 +175,7 @@ class Program:
             if place.kind == "arena":
                 self._set(slot, self.arena.address + place.key)
             elif place.kind == "constant":
-                array = self.plan.constants[place.key]
+                array = self._plan.constants[place.key]
                 copy = shelf.empty(array.shape, array.dtype)
                 copy[...] = array
                 self._keep.append(copy)
@@ -210,11 +187,11 @@ class Program:
         values = {v: n for n, v in enumerate(self.feed_values)}
         self._feed_slots = [
             (values[v], self._slot_of[p])
-            for v, p in self.plan.memory.places.items()
+            for v, p in self._plan.memory.places.items()
             if p.kind == "feed" and p in self._slot_of and v in values
         ]
         self._fetch_slots = [
-            self._slot_of.get(Place("fetch", n)) for n in range(len(self.plan.results))
+            self._slot_of.get(Place("fetch", n)) for n in range(len(self._plan.results))
         ]
         self._initialized_slots = [
             (p.key, slot) for p, slot in self._slot_of.items() if p.kind == "initialized"
@@ -222,7 +199,7 @@ class Program:
         self._tables = [x.table for x in self.launch_lists]
 
     def _reserve(self, value: Value) -> Reserved:
-        needed = self.plan.bytes_of(value)
+        needed = self._plan.bytes_of(value)
         memory = self._reserved.get(value)
         if memory is None or memory.size_bytes < needed:
             memory = self._reserved[value] = reserve(needed)
@@ -302,15 +279,15 @@ class Program:
         arguments = [np.array(self._array(v, feeds, results)) for v in node.inputs]
         returned = node.op.call_host(*arguments)  # type: ignore[attr-defined]
         for value, array in zip(node.outputs, returned or (), strict=False):
-            if value in self.plan.memory.places:
+            if value in self._plan.memory.places:
                 np.copyto(self._array(value, feeds, results), array, casting="no")
 
     def _array(self, value: Value, feeds: Sequence[Any], results: Sequence[Any]) -> Any:
         """The memory of a value as an array (a view)."""
         if value.node.op.type_name in ("Constant", "Setting"):
             return value.node.op.reference()
-        place = self.plan.memory.places[value]
-        shape, dtype = self.plan.shape_of(value), value.dtype.numpy
+        place = self._plan.memory.places[value]
+        shape, dtype = self._plan.shape_of(value), value.dtype.numpy
         if place.kind == "arena":
             return self.arena.view(place.key, shape, dtype)  # type: ignore[arg-type]
         if place.kind == "feed":
@@ -328,22 +305,25 @@ class Program:
 
     def _raise_status(self, segment: LaunchList) -> None:
         """The error that a kernel reported, with the user's line."""
-        status = segment.status
-        action = self._launch_sources[self.launch_lists.index(segment)][status.launch_index]
+        status, number = segment.status, self.launch_lists.index(segment)
+        earlier = [a for sources in self._launch_sources[:number] for a in sources]
+        earlier += self._launch_sources[number][: status.launch_index]
+        source = self._launch_sources[number][status.launch_index]
+        if isinstance(source, RowPlace):
+            raise kernel_error(status, [source.write])
+        action = self.launch_actions[sum(map(_computes, earlier))]
         group = action.group if isinstance(action, LoweredKernel) else None
         nodes = [i.value.node for i in group.items] if group is not None else []
-        if isinstance(action, RowPlace):
-            nodes = [action.write]
         raise kernel_error(status, nodes)
 
     @property
     def launch_actions(self) -> list[LoweredKernel | CopyKernel]:
         """What each native launch is, in the order of the launch lists; records that compute
         nothing are left out."""
-        return [
-            a for sources in self._launch_sources for a in sources
-            if isinstance(a, (LoweredKernel, CopyKernel))
-        ]  # fmt: skip
+        if self.plan is not self._plan:  # a list of kernels, without loops and host calls
+            actions: list[Any] = self.plan.actions
+            return [one for a in actions for one in getattr(a, "members", (a,))]
+        return [a for sources in self._launch_sources for a in sources if _computes(a)]
 
     # ---- looking inside ------------------------------------------------------------------------
     @property
@@ -356,6 +336,11 @@ class Program:
 
     def record(self) -> list[ProfileRecord]:
         return [x.record() for x in self.launch_lists]
+
+
+def _computes(action: Any) -> TypeGuard[LoweredKernel | CopyKernel]:
+    """Whether a launch is a kernel or a copy, not a jump or a row's address."""
+    return isinstance(action, (LoweredKernel, CopyKernel))
 
 
 def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:

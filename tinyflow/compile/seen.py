@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflow.compile.kernels import address_of, kernel_address, object_key
+from tinyflow.compile.kernels import object_key
 from tinyflow.core import options
 from tinyflow.core.dtype import DType, as_dtype
 from tinyflow.ir.graph.nodes import TensorType, Value
@@ -36,14 +36,16 @@ from tinyflow.schedule import tuning
 from tinyflow.schedule.lowering import LoweredKernel, Scratch, rebound
 from tinyflow.schedule.targets import Target
 
-#: Folders whose sources decide which kernels a group becomes.
-_SOURCES = ("core", "ir", "te", "ops", "passes", "schedule", "codegen", "compile")
+#: Folders whose sources decide what a graph becomes.
+_SOURCES = (
+    "core", "ir", "rewrite", "te", "ops", "passes", "schedule", "codegen", "runtime", "compile",
+)  # fmt: skip
 _IMPORTED_NS = time.time_ns()
 #: Imports take less.
 _SETTLED_NS = 3_000_000_000
 
 
-class _NoText(Exception):
+class NoText(Exception):
     """A part of a key has no text that is the same in every process."""
 
 
@@ -67,28 +69,22 @@ def kernels_of(
 
 def group_key(signature: Any, target: Target, fuse: bool) -> str | None:
     """Hex key of a group's entry; None for groups that have none."""
-    fingerprint = compiler_fingerprint()
-    if fingerprint is None or options.current().verify or tuning.is_overridden():
-        return None  # kernels are to be made again, and looked at
-    try:
-        text = "".join(_texts(signature))
-    except _NoText:
+    fingerprint = usable_fingerprint()
+    if fingerprint is None:
         return None
-    found = _findings_text(target)
+    try:
+        text = "".join(texts(signature))
+    except NoText:
+        return None
+    found = findings_text(target)
     return cache_key(f"group {fuse} {fingerprint} {found} {text}", str(target))
 
 
-def address_of_fixed(name: str, make: Callable[[], Kernel], target: Target) -> int:
-    """Address of a kernel that is the same in every program; an entry has the key of its code."""
-    fingerprint = compiler_fingerprint()
-    if fingerprint is None or options.current().verify:
-        return kernel_address(make(), target)
-    key, cache = cache_key(f"fixed {fingerprint} {name}", str(target)), default_cache()
-    known = cache.get(key)
-    if known is None:
-        known = object_key(make(), target).encode()
-        cache.put(key, known)
-    return address_of(known.decode(), make, target)
+def usable_fingerprint() -> str | None:
+    """``compiler_fingerprint``; None where everything is to be made again, and looked at."""
+    if options.current().verify or tuning.is_overridden():
+        return None
+    return compiler_fingerprint()
 
 
 @functools.cache
@@ -112,7 +108,7 @@ def compiler_fingerprint() -> str | None:
     return None if newest > _IMPORTED_NS - _SETTLED_NS else digest.hexdigest()[:16]
 
 
-def _findings_text(target: Target) -> str:
+def findings_text(target: Target) -> str:
     """What the autotuner knows about this target; any new finding may change any schedule."""
     found = tuning.known_findings()
     if not found:
@@ -122,13 +118,13 @@ def _findings_text(target: Target) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _texts(part: Any) -> list[str]:
+def texts(part: Any) -> list[str]:
     """The canonical text of a key, in pieces. Recursion is as deep as free values are nested."""
     kind = type(part)
     if kind is tuple:
         out = ["("]
         for one in part:
-            out += _texts(one)
+            out += texts(one)
             out.append(",")
         out.append(")")
         return out
@@ -137,7 +133,7 @@ def _texts(part: Any) -> list[str]:
     if kind is float:
         return [part.hex()]
     if kind is TensorType:
-        return [str(part.dtype), *_texts(part.shape)]
+        return [str(part.dtype), *texts(part.shape)]
     if kind is DType:
         return [part.name]
     if isinstance(part, enum.Enum):
@@ -147,10 +143,10 @@ def _texts(part: Any) -> list[str]:
         return [f"{part.dtype.str}{part.dtype.name}{part.shape}{content}"]
     names = _compared_fields(kind)  # type: ignore[arg-type]  # mypy: __hash__ of instances
     if names is None:
-        raise _NoText(kind)
+        raise NoText(kind)
     out = [f"{kind.__module__}.{kind.__qualname__}{{"]
     for name in names:
-        out += [name, "=", *_texts(getattr(part, name)), ","]
+        out += [name, "=", *texts(getattr(part, name)), ","]
     return [*out, "}"]
 
 
@@ -178,10 +174,10 @@ class SeenKernel(Kernel):
 
     def made_from(self, sources: tuple[Any, ...], ops: tuple[str, ...]) -> Kernel:
         """The same kernel, made from other nodes."""
-        return _seen({**self.__dict__, "sources": sources, "ops": ops})
+        return seen_kernel({**self.__dict__, "sources": sources, "ops": ops})
 
 
-def _seen(attributes: dict[str, Any]) -> SeenKernel:
+def seen_kernel(attributes: dict[str, Any]) -> SeenKernel:
     kernel: SeenKernel = object.__new__(SeenKernel)
     kernel.__dict__.update(attributes)
     return kernel
@@ -195,7 +191,7 @@ def save(
     scratch: dict[Scratch, int] = {}
     try:
         records = [_record(one, number, scratch, target) for one in kernels]
-    except (_NoText, KeyError):
+    except (NoText, KeyError):
         records = []  # scheduled every time: its sizes are arguments
     memory = [[one.dtype.name, one.size, one.name] for one in scratch]
     if not all(type(size) is int for _, size, _ in memory):
@@ -212,7 +208,7 @@ def _record(
     counts = (one.flops, one.bytes, one.chunk, one.tasks, kernel.tasks, *one.serial_below)
     sizes = [n for b in kernel.buffers for n in b.shape]
     if any(type(n) is not int for n in (*counts, *sizes, *one.extents)):
-        raise _NoText
+        raise NoText
 
     def argument(value: Value | Scratch | None) -> Any:
         if isinstance(value, Scratch):
@@ -269,7 +265,7 @@ def _loaded(
         made = lowered()[position].kernel
         return substitute_buffers(made.body, dict(zip(made.buffers, buffers, strict=True)))
 
-    kernel = _seen({
+    kernel = seen_kernel({
         "name": record["name"], "buffers": buffers, "tasks": kernel_tasks,
         "extents": tuple([s.var(v) for v, _ in record["extents"]]),
         "outputs": tuple(record["outputs"]), "sources": (), "ops": (),

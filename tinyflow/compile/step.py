@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflow.compile import step_cache
 from tinyflow.compile.binding import binding, check_initialized, observers
 from tinyflow.compile.family import Family
 from tinyflow.compile.memory import within_budget
@@ -23,6 +24,7 @@ from tinyflow.core import options
 from tinyflow.core.error import InvalidArgumentError, NeedsHost, Unsupported
 from tinyflow.core.garbage import without_collections
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
+from tinyflow.passes.base import PassRecord
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.pipeline import optimize
 from tinyflow.passes.specialize import specialize
@@ -67,8 +69,9 @@ def compile_function(
 class Step:
     """A compiled step of a graph: which fetches, which feeds, of which types.
 
-    written: the function as the user's graph defines it.   records: what each pass made of it.
-    plan: kernels and memory.
+    written: the function as the user's graph defines it.   fn: after all passes.   records: what
+    each pass made of it.   plan: kernels and memory. These are made when somebody looks where an
+    earlier process has left what runs (compile.step_cache).
     """
 
     def __init__(
@@ -85,27 +88,61 @@ class Step:
         self.targets = tuple(targets)
         self.feeds = tuple(feeds)
         self.specialized = specialize(written, feed_types, state_types)
-        self.fn, self.records = optimize(self.specialized)
-        self.fuse = options.current().fuse
-        self.memory_budget = options.current().memory_budget
+        self._options = options.current()
+        self.fuse, self.memory_budget = self._options.fuse, self._options.memory_budget
         # What takes no feeds (initialisers, a line in a REPL) may run only once: the first run
         # goes op by op through kernels that other steps have left in the cache.
         self.once_first = self.fuse and not feeds
         self.refused_sizes: tuple[str, ...] = ()  # why no step for all sizes serves this one's
+        self._optimized: tuple[Function, list[PassRecord]] | None = None
         self._plans: dict[bool, Plan] = {}
+        self._content = step_cache.content_of(self.specialized)
+        self._known: dict[bool, Plan | None] = {}
+        if self._known_plan(self.fuse and not self.once_first) is None:
+            self._optimize()
         for observe in observers:
             observe(self)
+
+    def _optimize(self) -> tuple[Function, list[PassRecord]]:
+        if self._optimized is None:
+            with options.override(**vars(self._options)):
+                self._optimized = optimize(self.specialized)
+        return self._optimized
+
+    @property
+    def fn(self) -> Function:
+        return self._optimize()[0]
+
+    @property
+    def records(self) -> list[PassRecord]:
+        return self._optimize()[1]
 
     def plan_for(self, fuse: bool) -> Plan:
         found = self._plans.get(fuse)
         if found is None:
-            found = make_plan(self.fn, fuse)
-            if self.memory_budget and fuse:
-                self.fn, found = within_budget(
-                    self.fn, self.records, found, self.memory_budget, make_plan
-                )
+            fn, records = self._optimize()
+            with options.override(**vars(self._options)):
+                found = make_plan(fn, fuse)
+                if self.memory_budget and fuse:
+                    fn, found = within_budget(fn, records, found, self.memory_budget, make_plan)
+                    self._optimized = fn, records
             self._plans[fuse] = found
         return found
+
+    def _known_plan(self, fuse: bool) -> Plan | None:
+        if fuse not in self._known:
+            self._known[fuse] = step_cache.load(
+                self._content, fuse, self.specialized, lambda: self.plan_for(fuse)
+            )
+        return self._known[fuse]
+
+    def runnable_plan(self, fuse: bool) -> Plan:
+        """``plan_for(fuse)``, or the part of it that an earlier process has left and that runs."""
+        known = self._plans.get(fuse) or self._known_plan(fuse)
+        if known is None:
+            known = self.plan_for(fuse)
+            step_cache.save(self._content, fuse, self.specialized, known)
+        return known
 
     @property
     def plan(self) -> Plan:
@@ -126,7 +163,7 @@ class BoundStep:
         self.store = store
         self.compiled = not step.once_first  # the whole-step program is in use
         self._ran = self._ready = False
-        self._load(Program(step.plan_for(step.fuse and self.compiled), store))
+        self._load(Program(step.runnable_plan(step.fuse and self.compiled), store))
 
     def _load(self, program: Program) -> None:
         self.program = program
@@ -150,9 +187,9 @@ class BoundStep:
 
     def _prepare(self) -> None:
         """Before each run until the whole-step program is in use: at most twice."""
-        check_initialized(self.step.fn, self.program, self.store)
+        check_initialized(self.program.fn, self.program, self.store)
         if not self.compiled and self._ran:
-            self._load(Program(self.step.plan, self.store))
+            self._load(Program(self.step.runnable_plan(self.step.fuse), self.store))
             self.compiled = True
         self._ran, self._ready = True, self.compiled
 

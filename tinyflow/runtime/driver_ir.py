@@ -1,7 +1,7 @@
 """LLVM IR text of the launch driver, which walks a segment's launches: one call from Python.
 
-Main constants: DRIVER_IR, LAUNCH_FIELDS, SEGMENT_FIELDS, GANG_FIELDS, ROW_FIELDS, the flags.
-Imports nothing of this package.
+Main constants: DRIVER_IR, LAUNCH_FIELDS, SEGMENT_FIELDS, GANG_FIELDS, ROW_FIELDS, COPY_BITS, the
+flags. Imports nothing of this package.
 """
 
 # Every field is 8 bytes; the order is the ABI.
@@ -35,6 +35,9 @@ to show the row; code: the status of an index outside [0, rows)."""
 
 FLAG_ROW = 64
 """For Python: the first extent is to be the address of the pointer table."""
+
+COPY_BITS = 16
+"""A task of ``copy_bytes`` is 2 to this power bytes."""
 
 DRIVER_IR = """
 ; ---- driver -------------------------------------------------------------------------------------
@@ -378,6 +381,28 @@ refuse:
   store i64 %code, ptr %status
   store i64 %index, ptr %s.value
   store i64 %rows, ptr %s.limit
+  ret void
+}
+
+; The kernel of every copy: task t copies the bytes from t * 2^$copy_bits on. extents: (size_bytes)
+define void @copy_bytes(ptr %buffers, ptr %extents, i64 %begin, i64 %end) {
+entry:
+  %a.target = getelementptr ptr, ptr %buffers, i64 1
+  %source = load ptr, ptr %buffers
+  %target = load ptr, ptr %a.target
+  %size = load i64, ptr %extents
+  %from = shl i64 %begin, $copy_bits
+  %asked = shl i64 %end, $copy_bits
+  %to = call i64 @llvm.smin.i64(i64 %asked, i64 %size)
+  %some = icmp slt i64 %from, %to
+  br i1 %some, label %copy, label %done
+copy:
+  %count = sub i64 %to, %from
+  %p.source = getelementptr i8, ptr %source, i64 %from
+  %p.target = getelementptr i8, ptr %target, i64 %from
+  call void @llvm.memcpy.p0.p0.i64(ptr %p.target, ptr %p.source, i64 %count, i1 false)
+  br label %done
+done:
   ret void
 }
 """

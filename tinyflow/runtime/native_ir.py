@@ -33,6 +33,7 @@ def runtime_ir(machine: str | None = None) -> str:
         flag_jump=driver_ir.FLAG_JUMP,
         flag_if_true=driver_ir.FLAG_IF_TRUE,
         flag_always=driver_ir.FLAG_ALWAYS,
+        copy_bits=driver_ir.COPY_BITS,
         default_float_mode=float_mode,
         clock=int(time.CLOCK_MONOTONIC),
         sig_block=int(signal.SIG_BLOCK),

@@ -333,8 +333,7 @@ class GroupExpressions:
         bound: dict[Buffer, Value | Scratch] = {b: v for v, b in self.buffers.items()}
         bound.update(dict(scratch))
         buffers, arguments = list(used), [bound[b] for b in used]
-        if any(e.op == "checked" for r in loop_visit.all_expressions(body)
-               for e in scalar_visit.postorder(r)):  # fmt: skip
+        if any(e.op == "checked" for e in loop_visit.all_expressions(body)):
             buffers.insert(0, Buffer("status", int64, (4,)))
             arguments.insert(0, None)  # type: ignore[arg-type]
         outer = body[0] if len(body) == 1 else None

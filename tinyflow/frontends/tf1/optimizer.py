@@ -5,6 +5,7 @@ Main type: ``Optimizer``. May import core, gradients, variables.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -132,13 +133,14 @@ class Optimizer:
             )
         graph = used[0][1].graph
         with collections_paused(), graph.as_default():
-            with graph.control_dependencies(None):
+            with graph.control_dependencies(None), self._at_one_line(graph):
                 self._create_slots([v for _, v in used])
             with graph.name_scope(name or self._name) as scope:
                 self._tensors = {}
                 self._scope = scope
                 self._prepare()
-                updates = [self._updated(g, v) for g, v in used]
+                with self._at_one_line(graph):
+                    updates = [self._updated(g, v) for g, v in used]
                 done = self._finish(updates, "update" if global_step is not None else scope)
                 if global_step is not None:
                     with graph.control_dependencies([done]):
@@ -149,6 +151,15 @@ class Optimizer:
             train_ops.append(done)
         self._minimized.append((done, user_frame(1)))
         return done  # type: ignore[no-any-return]
+
+    def _at_one_line(self, graph: Any) -> Any:
+        """A block in which the user's line is known: it is looked for once, not for every node.
+
+        Not for optimizers that users wrote, whose nodes are made on lines of their own.
+        """
+        if graph.source is not None or not type(self).__module__.startswith("tinyflow."):
+            return contextlib.nullcontext()
+        return graph.on_behalf_of(user_frame(2), graph.origin)
 
     def _updated(self, gradient: Any, variable: Variable) -> Operation:
         """The update of one variable, its constraint applied to the result."""
@@ -161,7 +172,7 @@ class Optimizer:
                 done = self._apply_dense(convert_to_tensor(gradient), variable)
             if variable.constraint is None:
                 return done
-            with graph.control_dependencies([done]):
+            with graph.control_dependencies([done]), graph.on_behalf_of(None, graph.origin):
                 return variable.assign(variable.constraint(variable.read_value())).node  # type: ignore[no-any-return]
 
     def _as_graph_element(self) -> Operation:

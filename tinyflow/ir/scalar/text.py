@@ -61,13 +61,14 @@ _FUNCTIONS = {"min": 2, "max": 2, "truncdiv": 2, "rem": 2, "fma": 3, "dot_pairs"
 def show(expr: Expr) -> str:
     """The text of one expression: ``{t0 = ...; ...; root}`` when sharing makes the tree large."""
     sizes: dict[Expr, int] = {}
-    for node in postorder(expr):
+    order = list(postorder(expr))
+    for node in order:
         sizes[node] = 1 + sum(sizes[a] for a in node.args)
     if sizes[expr] > TREE_LIMIT:
         lines, roots = show_let((expr,))
         return "{" + "; ".join([*lines, roots[0]]) + "}"
     texts: _Texts = {}
-    for node in postorder(expr):
+    for node in order:
         texts[node] = _show_node(node, texts)
     return texts[expr][0]
 

@@ -80,6 +80,8 @@ def substitute(expr: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
 
     Axes of a ``reduce`` are bound: inside it they are not replaced; its extents are.
     """
+    if not expr.args:
+        return mapping.get(expr, expr)
     if not mapping:
         return expr
     if expr.op == "reduce":
