@@ -52,7 +52,7 @@ def needs_stages(fn: Function) -> bool:
 class StagedStep:
     """A step cut at its host calls; see the module's header. It serves feeds of all sizes.
 
-    stages: (host call or None for the end, ranks of what was returned) -> steps by size.
+    stages: (host call or None for the end, what was returned and its ranks) -> steps by size.
     parts: steps of the sub-functions of loops and branches that Python drives.
     """
 
@@ -78,10 +78,11 @@ class StagedStep:
 
     def stage(self, host: Node | None, returned: Mapping[Value, Any]) -> Stage:
         """Inputs of a host call, or the step's results when ``host`` is None."""
-        ranks = tuple([a.ndim for a in returned.values() if not isinstance(a, Rows)])
-        found = self.stages.get((host, ranks))
+        ranks = [(v, a.ndim) for v, a in returned.items() if not isinstance(a, Rows)]
+        key = host, frozenset(ranks)  # runs may call independent hosts in different orders
+        found = self.stages.get(key)
         if found is None:
-            found = self.stages[host, ranks] = Stage(self, host, returned)
+            found = self.stages[key] = Stage(self, host, returned)
         return found
 
     def bind(self, store: VariableStore) -> BoundStagedStep:
@@ -200,7 +201,8 @@ class BoundStagedStep:
         stage = self.step.stage(host, returned)
         if not stage.function.outputs:
             return []
-        given = [*arrays, *[a for a in returned.values() if not isinstance(a, Rows)]]
+        known = {**dict(zip(self.step.feeds, arrays, strict=True)), **returned}
+        given = [known[v] for v in stage.inputs]
         types = [TensorType(d, a.shape) for d, a in zip(stage.dtypes, given, strict=True)]
         compiled, sizes = stage.at(types)
         if sizes is not None:
