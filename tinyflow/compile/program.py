@@ -144,10 +144,12 @@ def make_plan(
             uses.append(Use((), (value,)))
             if is_new_and_open(value):
                 reserved[value] = Place("reserved", value)
-        elif _is_empty(grouping, group):
-            uses.append(Use((), tuple(i.value for i in grouping.results(group))))
         else:
             node = group.items[0].value.node
+            empty = empty_results(grouping, group)
+            uses += [Use((), empty)] if empty else []
+            if not _is_computed(grouping, group):
+                continue
             if hasattr(node.op, "starts_from"):
                 old, new = node.inputs[node.op.starts_from], node.outputs[0]
                 actions.append(CopyKernel(old, new, new.type.size_bytes))
@@ -217,12 +219,21 @@ def moves_nothing(action: Any, memory: MemoryPlan) -> bool:
     return action.size_bytes == 0 or places.get(action.source) == places.get(action.target)
 
 
-def _is_empty(grouping: Grouping, group: Group) -> bool:
-    """All results have no elements: there is nothing to compute."""
-    results = grouping.results(group)
+def empty_results(
+    grouping: Grouping, group: Group, sizes: Mapping[str, int] | None = None
+) -> tuple[Value, ...]:
+    """The group's results without elements: no kernel need touch them, and yet they have a place,
+    which views and readers ask for. sizes: the run's extents, where types have symbols for them.
+    """
+    found = [i.value for i in grouping.results(group)]
+    return tuple([v for v in found if not value_at(v.type.size, sizes or {})])
+
+
+def _is_computed(grouping: Grouping, group: Group) -> bool:
+    """Whether there is something to compute, or an error to report."""
     if group.kind == "loops" and not isinstance(group.items[0].value.node.op, TruePositions):
-        return False  # it may have an error to report
-    return all(i.value.type.size == 0 for i in results)
+        return True
+    return any(i.value.type.size != 0 for i in grouping.results(group))
 
 
 def use_of(lowered: LoweredKernel) -> Use:

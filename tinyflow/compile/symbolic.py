@@ -25,6 +25,7 @@ from tinyflow.compile.program import (
     HostCall,
     Plan,
     Program,
+    empty_results,
     fixed_places,
     moves_nothing,
     place_views,
@@ -243,10 +244,10 @@ class _Body:
         self, draft: _Draft, group: Group, parts: list[Alternatives], sizes: Mapping[str, int]
     ) -> None:
         node = group.items[0].value.node
-        results = tuple([i.value for i in self.grouping.results(group)])
+        empty = empty_results(self.grouping, group, sizes)
         in_place = getattr(node.op, "updates_in_place", False)
-        if not in_place and not any(evaluate(v.type.size, sizes) for v in results):
-            draft.uses.append(Use((), results))
+        draft.uses += [Use((), empty)] if empty else []
+        if not in_place and len(empty) == len(self.grouping.results(group)):
             return
         if hasattr(node.op, "starts_from"):
             old, new = node.inputs[node.op.starts_from], node.outputs[0]
