@@ -24,13 +24,14 @@ from tinyflow.compile.loops import (
     is_new_and_open,
     kernels_in,
     lay_out,
+    may_stop,
     plan_control,
     reserved_of,
     steps_of,
 )
 from tinyflow.core import options
 from tinyflow.core.dtype import uint8
-from tinyflow.core.error import InternalError, InvalidArgumentError
+from tinyflow.core.error import InternalError, InvalidArgumentError, ShorterSlice
 from tinyflow.core.garbage import without_collections
 from tinyflow.core.shape import substituted
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
@@ -160,7 +161,7 @@ def make_plan(
                 uses.append(use_of(lowered))
             if getattr(node.op, "updates_in_place", False):
                 views[node.outputs[0]] = node.inputs[0]
-                uses[-1] = Use(node.inputs, ())
+                uses[-1] = Use(node.inputs, (), may_stop=may_stop(node))
                 kernel_of.clear()  # nothing moves past what changes an array
     if fuse and gangs and not _saves_memory(fn):
         actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
@@ -246,7 +247,9 @@ def use_of(lowered: LoweredKernel) -> Use:
             writes.append(argument)
         else:
             reads.append(argument)
-    return Use(tuple(reads), tuple(writes), lowered.in_place)
+    items = lowered.group.items if lowered.group is not None else ()
+    stops = any(may_stop(item.value.node) for item in items)
+    return Use(tuple(reads), tuple(writes), lowered.in_place, stops)
 
 
 def fixed_places(
@@ -594,7 +597,8 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
         s.INDEX_OUT_OF_RANGE: (
             f"index {status.value} is out of range",
             f"indices in [0, {status.limit})",
-            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse", "DynamicSlice"),
+            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse", "DynamicSlice",
+             "PlaceSlice", "SliceAdd"),
         ),
         s.DIVISION_BY_ZERO: ("integer division by zero", "a divisor other than 0",
                              ("FloorDiv", "FloorMod", "Div", "Truncate", "Mod")),
@@ -608,10 +612,10 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
     node = node or (nodes[-1] if nodes else None)
     if node is None:
         return InvalidArgumentError(what, expected=expected)
-    error = InvalidArgumentError(
+    stops = status.code == s.INDEX_OUT_OF_RANGE and any(map(may_stop, nodes))
+    error = (ShorterSlice if stops else InvalidArgumentError)(
         f"{node.op.type_name} {node.name or ''}: {what}".replace(" :", ":"),
-        expected=expected, source=node.source,
-        sources=dict(node.origin) or None, hint=getattr(node.op, "when_outside", None),
+        expected=expected, source=node.source, sources=dict(node.origin) or None,
     )  # fmt: skip
     error.node = node
     return error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized, observers
-from tinyflow.compile.loops import constants_of, plan_control, reserved_of, steps_of
+from tinyflow.compile.loops import constants_of, may_stop, plan_control, reserved_of, steps_of
 from tinyflow.compile.program import (
     CopyKernel,
     HostCall,
@@ -124,6 +124,7 @@ class SymbolicStep:
         state_types: Mapping[Any, TensorType] | None = None,
         targets: Sequence[Node] = (),
         kept: int = KEPT_SIZES,
+        inside: bool = True,
     ) -> None:
         self.kept = kept
         self.written, self.feeds, self.pattern = written, tuple(feeds), pattern
@@ -134,7 +135,7 @@ class SymbolicStep:
         try:
             with strictly(sizes) as self.conditions:
                 self.specialized = specialize(
-                    written, pattern.types, state_types, pattern.symbols
+                    written, pattern.types, state_types, pattern.symbols, inside
                 )
                 optimized, self.records = optimize(self.specialized)
                 self._body = _Body(optimized, self.target, estimates)
@@ -255,7 +256,9 @@ class _Body:
             draft.add(CopyKernel(old, new, size), Use((old,), (new,), ((old, new),)))
         for part in parts:
             for kernel in part.at(sizes):
-                draft.add(kernel, Use(node.inputs, ()) if in_place else use_of(kernel))
+                stops = may_stop(node)
+                use = Use(node.inputs, (), may_stop=stops) if in_place else use_of(kernel)
+                draft.add(kernel, use)
         if in_place:
             draft.views[node.outputs[0]] = node.inputs[0]
 

@@ -18,7 +18,7 @@ from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import Reshape, floats, prefer_int, reverse
 from tinyflow.ops.padding import Pad, inside_all, zeros_if_empty
-from tinyflow.ops.slice_bounds import NEW, At, CutsOut, PlacesBack, Range
+from tinyflow.ops.slice_bounds import NEW, At, CutsOut, Part, PlacesBack, Range
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,8 @@ class Slice(CutsOut, Op):
         return Slice(value[:half], value[half:])
 
     def entries(self, rank: int) -> list[Any]:
-        """The slice as ranges; for bounds that only a run knows."""
-        ends = [
-            None if isinstance(s, int) and s == -1 else b + s
-            for b, s in zip(self.begin, self.size, strict=True)
-        ]
-        return [Range(a, b, e, 1) for a, (b, e) in enumerate(zip(self.begin, ends, strict=True))]
+        """The slice as parts of axes; for bounds that only a run knows."""
+        return [Part(a, b, s) for a, (b, s) in enumerate(zip(self.begin, self.size, strict=True))]
 
     def infer(self, input: TensorType) -> TensorType:
         begin, size = self.begin, self.size
