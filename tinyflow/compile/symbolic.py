@@ -194,6 +194,9 @@ class _Body:
             return [_Body(step, self.target, self.estimates) for step in steps_of(node)]
         if group.kind in ("view", "host") or isinstance(node.op, NewArray):
             return []
+        shapes: list[Any] = [item.value.type.shape for item in self.grouping.results(group)]
+        if shapes and all(any(isinstance(d, int) and d == 0 for d in s) for s in shapes):
+            return []  # nothing to compute at any size; schedules divide by extents
         from tinyflow.schedule.symbolic import lower_symbolic
 
         return lower_symbolic(self.grouping, group, self.target, self.estimates)
