@@ -84,16 +84,105 @@ def test_gradients_of_slices_add_up_in_place(session):
     assert "SliceAdd" in names and "PlaceSlice" not in names
 
 
-def test_slices_that_leave_the_tensor(session):
-    x, i = tf.constant(np.arange(5.0)), tf.placeholder(tf.int32, [])
-    y = x[i : i + 2]
-    assert session.run(y, {i: -3}).tolist() == [2, 3]
-    for at in (4, 5, -6, -1, -2):
-        with pytest.raises(InvalidArgumentError, match="DynamicSlice") as caught:
-            session.run(y, {i: at})
-        assert "tf.minimum" in str(caught.value) and "test_driven.py" in str(caught.value)
-    cut = x[i : tf.minimum(i + 2, 5)]
-    assert session.run(cut, {i: 4}).tolist() == [4]
+#: index of x[rows, 6], rows fed or not, by computed numbers i and j
+SLICES = {
+    "three": lambda i, j: np.s_[i : i + 3],
+    "of four every other": lambda i, j: np.s_[i : i + 4 : 2],
+    "the last one": lambda i, j: np.s_[i - 1 : i],
+    "an end before the begin": lambda i, j: np.s_[i : i - 3],
+    "backwards": lambda i, j: np.s_[i : i + 4 : -1],
+    "any": lambda i, j: np.s_[i:j],
+    "no end": lambda i, j: np.s_[i:],
+    "no begin": lambda i, j: np.s_[:j],
+    "any backwards": lambda i, j: np.s_[j:i:-2],
+    "columns": lambda i, j: np.s_[::2, i : i + 2],
+    "a new axis": lambda i, j: np.s_[np.newaxis, i : i + 2, 1:-1],
+    "more than there is": lambda i, j: np.s_[..., j : j + 9],
+    "columns of no row": lambda i, j: np.s_[1:-5, i : i + 2],
+    "none": lambda i, j: np.s_[i:i, j:],
+}
+
+
+@pytest.mark.parametrize("rows", [7, 1])
+@pytest.mark.parametrize("name", SLICES)
+def test_slices_are_as_long_as_what_there_is(session, name, rows):
+    """As in TensorFlow, which follows Python; so do the gradient and what is asked of the shape."""
+    x = tf.placeholder(tf.float64, [None, 6])
+    i, j = tf.placeholder(tf.int32, []), tf.placeholder(tf.int32, [])
+    array = np.arange(rows * 6.0).reshape(rows, 6) + 1
+    index = SLICES[name]
+    y = x[index(i, j)]
+    shape = tf.shape(y)
+    fetches = [y, shape, tf.gradients(tf.reduce_sum(y * y), x)[0]]
+    for a, b in ((1, 2), (0, 5), (-3, 9), (6, -1), (-9, -8), (2, 2)):
+        wanted = array[index(a, b)]
+        slope = np.zeros_like(array)
+        slope[index(a, b)] = 2 * wanted
+        found = session.run(fetches, {x: array, i: a, j: b})
+        np.testing.assert_array_equal(found[0], wanted)
+        assert found[0].shape == wanted.shape == tuple(found[1])
+        np.testing.assert_array_equal(found[2], slope)
+        assert tuple(session.run(shape, {x: array, i: a, j: b})) == wanted.shape
+
+
+def test_slices_in_loops_are_native_until_one_is_shorter(session):
+    array = np.arange(12.0).reshape(6, 2)
+    x, start = tf.constant(array), tf.placeholder(tf.int32, [])
+    total = tf.while_loop(
+        lambda i, a: i < start + 3,
+        lambda i, a: (i + 1, a + tf.reduce_sum(x[i : i + 2] ** 2)), [start, np.float64(0)],
+    )[1]
+    fetches = [total, tf.gradients(total, x)[0]]
+    kinds = []
+    for first in (0, 2, 3, 1):
+        found, slope = session.run(fetches, {start: first})
+        pieces = [array[k : k + 2] for k in range(first, first + 3)]
+        assert found == sum((piece**2).sum() for piece in pieces)
+        wanted = np.zeros_like(array)
+        for k in range(first, first + 3):
+            wanted[k : k + 2] += 2 * array[k : k + 2]
+        np.testing.assert_array_equal(slope, wanted)
+        kinds.append([type(step) for step in steps_of(session)])
+    assert kinds == [[Step], [Step], [StagedStep], [StagedStep]]
+
+
+def test_a_shorter_slice_updates_variables_once(session):
+    """The step that finds out has changed nothing, though it could have, kernel by kernel."""
+    w, count = tf.Variable(np.zeros(4)), tf.Variable(0)
+    x, i = tf.placeholder(tf.float64, [5, 4]), tf.placeholder(tf.int32, [])
+    early = tf.assign_add(count, 1)
+    with tf.control_dependencies([early]):
+        step = tf.assign_add(w, tf.reduce_sum(x[i : i + 2], 0))
+    session.run(tf.global_variables_initializer())
+    for n, (first, rows) in enumerate([(0, 2), (4, 1), (5, 0), (2, 2)]):
+        before = session.run(w)
+        session.run([step, early], {x: np.ones((5, 4)), i: first})
+        np.testing.assert_array_equal(session.run(w), before + rows)
+        assert session.run(count) == n + 1
+
+
+def test_python_functions_run_once_though_a_slice_is_shorter(session):
+    calls = []
+    x, i = tf.placeholder(tf.float64, [5]), tf.placeholder(tf.int32, [])
+    logged = tf.py_func(lambda a: calls.append(1) or a, [x * 2], tf.float64)
+    logged.set_shape([5])
+    y = logged[i : i + 2]
+    for first, wanted in ((1, [2, 2]), (4, [2]), (7, [])):
+        assert session.run(y, {x: np.ones(5), i: first}).tolist() == wanted
+    assert len(calls) == 3
+
+
+def test_parts_that_leave_the_tensor_are_errors(session):
+    """``tf.slice`` takes what it is asked for, or nothing."""
+    x, i, n = tf.constant(np.arange(5.0)), *(tf.placeholder(tf.int32, []) for _ in range(2))
+    fixed, rest, free = tf.slice(x, [i], [2]), tf.slice(x, [i], [-1]), tf.slice(x, [i], [n])
+    assert session.run(fixed, {i: 3}).tolist() == [3, 4]
+    assert session.run(rest, {i: 3}).tolist() == session.run(free, {i: 3, n: -1}).tolist() == [3, 4]
+    assert session.run(free, {i: 1, n: 2}).tolist() == [1, 2]
+    for y, at in ((fixed, 4), (fixed, -3), (fixed, -1), (free, 4), (free, -3), (rest, -2)):
+        with pytest.raises(InvalidArgumentError) as caught:
+            session.run(y, {i: at, n: 2})
+        assert "test_driven.py" in str(caught.value)
 
 
 def test_shapes_that_are_none(session):

@@ -24,17 +24,17 @@ def training_step(case=None):
     """(step, feeds) of the benchmark suite's small AlexNet, or of the case given."""
     module = importlib.import_module("benchmarks.workloads.alexnet")
     program, case = module.PROGRAM, case or module.TINY
-    tf.reset_default_graph()
     rng = np.random.default_rng(0)
-    weights = {
-        name: tf.Variable(tf.placeholder(a.dtype, a.shape), name=name)
-        for name, a in program._weights(case, rng).items()
-    }
-    batch = {k: tf.placeholder(a.dtype, a.shape) for k, a in program._batch(case, rng).items()}
-    loss = program._tf_loss(tf, case, weights, batch)
-    train = tf.train.GradientDescentOptimizer(0.01).minimize(loss)
-    feeds = list(batch.values())
-    return compile_step([loss], [train], feeds, [f.type for f in feeds])
+    with tf.Graph().as_default():
+        weights = {
+            name: tf.Variable(tf.placeholder(a.dtype, a.shape), name=name)
+            for name, a in program._weights(case, rng).items()
+        }
+        batch = {k: tf.placeholder(a.dtype, a.shape) for k, a in program._batch(case, rng).items()}
+        loss = program._tf_loss(tf, case, weights, batch)
+        train = tf.train.GradientDescentOptimizer(0.01).minimize(loss)
+        feeds = list(batch.values())
+        return compile_step([loss], [train], feeds, [f.type for f in feeds])
 
 
 def random_feeds(values):

@@ -99,6 +99,48 @@ def test_empty_tensors_run(session):
     assert total == 0 and rows.shape == (0, 3)
 
 
+#: what is computed of x[0, 3], and the result's shape
+EMPTY = {
+    "unique": (lambda x: tf.size(tf.unique(tf.reshape(x, [-1]))[0]), ()),
+    "sort": (lambda x: tf.reshape(tf.sort(x, axis=0), [3, -1]), (3, 0)),
+    "sort rows": (lambda x: tf.reshape(tf.sort(x), [-1]), (0,)),
+    "sorted again": (lambda x: tf.sort(tf.reshape(tf.sort(x, axis=0), [-1])), (0,)),
+    "argsort": (lambda x: tf.expand_dims(tf.argsort(tf.transpose(x)), 0) + 1, (1, 3, 0)),
+    "top k": (lambda x: tf.reshape(tf.nn.top_k(x, 2)[1], [2, -1]), (2, 0)),
+    "cumsum": (lambda x: tf.squeeze(tf.expand_dims(tf.cumsum(x, 0), 1), 1), (0, 3)),
+    "loop": (lambda x: tf.while_loop(
+        lambda i, v: i < 2, lambda i, v: (i + 1, tf.reshape(tf.sort(v), [-1, 3])), [0, x]
+    )[1], (0, 3)),
+    "branch": (lambda x: tf.cond(
+        tf.size(x) > 0, lambda: x, lambda: tf.reshape(tf.sort(tf.reshape(x, [-1])), [-1, 3])
+    ), (0, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize("rows", [0, None])
+def test_views_of_results_without_elements(session, name, rows):
+    """Their kernels do nothing, and yet readers and views ask where they are."""
+    make, shape = EMPTY[name]
+    x = tf.placeholder(tf.float32, [rows, 3])
+    y = make(x)
+    fetches = [y, tf.reduce_sum(y)]
+    for n in (4, 2) if rows is None else ():  # from the second size on, one step serves all
+        session.run(fetches, {x: np.ones((n, 3))})
+    found, total = session.run(fetches, {x: np.zeros((0, 3))})
+    assert found.shape == shape and total == 0
+
+
+def test_variables_without_elements_train(session):
+    v, w = tf.Variable(np.zeros((2, 0), np.float32)), tf.Variable(tf.ones([2, 3]))
+    loss = tf.reduce_sum(tf.sort(tf.concat([v, w], 1)) ** 2)
+    for make in (tf.train.AdamOptimizer, tf.train.RMSPropOptimizer, tf.train.FtrlOptimizer):
+        train = make(0.1).minimize(loss)
+        session.run(tf.global_variables_initializer())
+        before, _ = session.run([loss, train])
+        assert before == 6 and session.run(loss) < 6 and session.run(v).shape == (2, 0)
+
+
 def test_options_choose_the_code(session, bound):
     x = tf.placeholder(tf.float32, [40])
     y = tf.tanh(x) * 3.0

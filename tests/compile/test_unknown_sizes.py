@@ -529,3 +529,18 @@ def test_declared_extents_never_become_symbols(compiled):
             sess.run(y, {x: floats(n, 3)})
     rows, columns = compiled[1].specialized.inputs[0].type.shape
     assert columns == 3 and not isinstance(rows, int)
+
+
+def test_results_that_are_empty_at_every_size():
+    """Some group has no elements whatever is fed; no kernel is made for it."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, y = tf.placeholder(tf.float32, [0, 33, None]), tf.placeholder(tf.float32, [None, 3])
+        products = tf.nn.relu(tf.matmul(x, x, transpose_b=True))
+        fetches = [tf.reduce_prod(products, [1, 2]), products, tf.reduce_sum(y)]
+        for rows in (13, 16, 20):
+            feeds = {x: np.zeros((0, 33, rows)), y: np.ones((rows, 3))}
+            found = session.run(fetches, feeds)
+            assert [a.shape for a in found] == [(0,), (0, 33, 33), ()]
+            assert found[2] == 3 * rows
+        (family,) = session.graph.steps.values()
+        assert not family.reasons and len(family.symbolic) == 1

@@ -96,7 +96,9 @@ def test_op_by_op_is_one_node_per_kernel():
 
 
 def check_grouping(fn, grouping):
-    """Groups come after what they read, and what they read is in memory by then."""
+    """Groups come after what they read, and what they read is in memory by then, or computed at
+    the very point where it is read.
+    """
     stored = set(fn.inputs)
     done = set()
     for group in grouping.groups:
@@ -116,6 +118,9 @@ def check_grouping(fn, grouping):
                 else:
                     assert value in stored, (group, value)
             assert all(item.group is part for item in part.items)
+            for value in part.inlined | part.copied:  # such expressions read anywhere
+                read = {v for v, _ in grouping.items[value].reads}
+                assert not read & (own - part.inlined - part.copied), (group, value)
         stored |= {item.value for item in grouping.results(group)}
     for value in fn.outputs:
         assert value in stored or grouping.items.get(value) is None
@@ -148,6 +153,28 @@ def test_bits_of_gradients_when_everything_is_worth_sharing(seed, monkeypatch):
         alone = compile_function(fn, fuse=False)(*arrays)
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_what_is_inlined_reads_other_places(summed):
+    """Both ends of a row are added inside the expression of a concatenation: the kernel that makes
+    the row, point by point, is another one.
+    """
+    x = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    with building(Builder()):
+        type_ = TensorType("float32", x.shape)
+        value = Node(Input(type_), (), (type_,)).outputs[0]
+        e = ops.exp(value)
+        ends = ops.add(e[:, 0:1], e[:, 2:3])
+        y = ops.multiply(ops.concat([ends, ops.zeros((2, 1, 5)), ends], 1), e)
+        fn = Function("f", [value], [ops.reduce_sum(y, axis=2) if summed else y])
+    check_grouping(fn, fuse_groups(fn))
+    (together,) = compile_function(fn, fuse=True)(x)
+    (alone,) = compile_function(fn, fuse=False)(x)
+    np.testing.assert_array_equal(together, alone)
+    sides = np.exp(x[:, :1]) + np.exp(x[:, 2:])
+    wanted = np.concatenate([sides, 0 * sides, sides], 1) * np.exp(x)
+    np.testing.assert_allclose(alone, wanted.sum(2) if summed else wanted, rtol=1e-5)
 
 
 def test_an_unrolled_recurrent_network_is_consistent():

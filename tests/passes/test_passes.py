@@ -16,7 +16,7 @@ from tinyflow.ir.graph import interp, text
 from tinyflow.ir.graph.builder import Builder, building
 from tinyflow.ir.graph.nodes import Function, Input, Node, TensorType, Value
 from tinyflow.ops.creation import constant, fill
-from tinyflow.ops.elementwise import add, exp, multiply, negative, square
+from tinyflow.ops.elementwise import add, add_n, exp, multiply, negative, square, subtract
 from tinyflow.ops.host import py_func
 from tinyflow.ops.movement import broadcast_to
 from tinyflow.ops.nn import softmax, softmax_cross_entropy_with_logits
@@ -124,6 +124,15 @@ def test_decompose_reaches_composites_inside_composites() -> None:
     assert all(n.source == fn.outputs[0].node.source for n in new.nodes if n.inputs)
     arrays = [np.random.default_rng(0).normal(size=(2, 3)) for _ in range(2)]
     np.testing.assert_allclose(interp.run(new, arrays), interp.run(fn, arrays), rtol=1e-5)
+
+
+def test_composites_that_rules_bring_back_are_decomposed() -> None:
+    """Of integers, square(x) - x * x is zeros_like(x) once square is decomposed, and no kernel."""
+    fn = function(lambda x: subtract(add_n([x, x]), add(x, x)), ("int32", (2, 3)))
+    done, _ = optimize(fn)
+    assert not any(is_decomposed(n.op) for n in done.nodes)
+    x = np.arange(6, dtype=np.int32).reshape(2, 3)
+    np.testing.assert_array_equal(interp.run(done, [x] * len(done.inputs))[0], 0 * x)
 
 
 def test_the_most_derived_definition_counts() -> None:

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+import tinyflow as tf
 from tinyflow import ops
 from tinyflow.compile import compile_function
 from tinyflow.ir.graph.builder import Builder, building
@@ -141,9 +142,15 @@ print("result", out[0, 0], *sys.argv[1:])
 """
 
 
-def test_the_command(tmp_path, capsys):
+def main(command):
+    """As in a process of its own: the script finds a graph that nobody has built in."""
     from tinyflow.__main__ import main
 
+    with tf.Graph().as_default():
+        return main(command)
+
+
+def test_the_command(tmp_path, capsys):
     script, log = tmp_path / "script.py", tmp_path / "log.jsonl"
     script.write_text(SCRIPT)
     command = ["tune", "--seconds", "2", "--log", str(log), str(script), "--", "its argument"]
@@ -160,8 +167,6 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_command_with_a_script_that_fails(tmp_path, capsys):
-    from tinyflow.__main__ import main
-
     script = tmp_path / "script.py"
     script.write_text("raise SystemExit(3)")
     assert main(["tune", str(script), "--log", str(tmp_path / "log")]) == 3

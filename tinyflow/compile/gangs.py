@@ -165,4 +165,5 @@ class _Former:
             tuple(dict.fromkeys(v for use in uses for v in use.reads)),
             tuple(dict.fromkeys(v for use in uses for v in use.writes)),
             tuple(p for use in uses for p in use.in_place if readers[self.root(p[0])] == 1),
+            any(use.may_stop for use in uses),
         )

@@ -19,7 +19,7 @@ from tinyflow.compile.gangs import Gang
 from tinyflow.core.shape import Dim
 from tinyflow.ir.graph.nodes import Function, Input, Node, Value
 from tinyflow.ir.graph.visit import substitute
-from tinyflow.ops.control import If, While
+from tinyflow.ops.control import ControlOp, If, While
 from tinyflow.ops.tensor_array import NewArray
 from tinyflow.passes.control import is_open, trip_count
 from tinyflow.passes.loops import CarriedSlot, body_with_condition
@@ -125,8 +125,16 @@ def _plan_loop(
     pairs_of_values = zip(node.inputs, node.outputs, strict=False)
     views.update({a: b for b, a in pairs_of_values if is_new_and_open(b)})
     pairs = _own_inputs(node, op.n_carried, views)
-    use = Use(node.inputs, (*node.outputs, flag, arena), pairs)
+    use = Use(node.inputs, (*node.outputs, flag, arena), pairs, may_stop(node))
     return LoopAction(node, start, body, flag, arena), use
+
+
+def may_stop(node: Node) -> bool:
+    """Whether a run may find, at this node, that the step has to be compiled in another way."""
+    if getattr(node.op, "assumes_inside", False):
+        return True
+    inner = node.op.functions if isinstance(node.op, ControlOp) else ()
+    return any(may_stop(n) for fn in inner for n in fn.nodes)
 
 
 def is_new_and_open(array: Value) -> bool:
@@ -175,7 +183,7 @@ def _plan_branch(node: Node, plans: Sequence[Any]) -> tuple[BranchAction, Use]:
         parts.append(SubPlan(plan, dict(zip(fn.inputs, node.inputs[1:], strict=True)), fetches))
         copies.append(twins)
     arena = Between(max(64, *[p.plan.memory.arena_bytes for p in parts]))
-    use = Use(node.inputs, (*node.outputs, arena))
+    use = Use(node.inputs, (*node.outputs, arena), may_stop=may_stop(node))
     return BranchAction(node, parts[0], parts[1], arena, (copies[0], copies[1])), use
 
 

@@ -20,6 +20,7 @@ from tinyflow.compile.loops import (
     constants_of,
     is_new_and_open,
     kernels_in,
+    may_stop,
     plan_control,
     reserved_of,
     steps_of,
@@ -138,10 +139,12 @@ def make_plan(
             uses.append(Use((), (value,)))
             if is_new_and_open(value):
                 reserved[value] = Place("reserved", value)
-        elif _is_empty(grouping, group):
-            uses.append(Use((), tuple(i.value for i in grouping.results(group))))
         else:
             node = group.items[0].value.node
+            empty = empty_results(grouping, group)
+            uses += [Use((), empty)] if empty else []
+            if not _is_computed(grouping, group):
+                continue
             if hasattr(node.op, "starts_from"):
                 old, new = node.inputs[node.op.starts_from], node.outputs[0]
                 actions.append(CopyKernel(old, new, new.type.size_bytes))
@@ -152,7 +155,7 @@ def make_plan(
                 uses.append(use_of(lowered))
             if getattr(node.op, "updates_in_place", False):
                 views[node.outputs[0]] = node.inputs[0]
-                uses[-1] = Use(node.inputs, ())
+                uses[-1] = Use(node.inputs, (), may_stop=may_stop(node))
                 kernel_of.clear()  # nothing moves past what changes an array
     if fuse and gangs and not _saves_memory(fn):
         actions, uses = form_gangs(fn, actions, uses, kernel_of, views)
@@ -213,12 +216,21 @@ def moves_nothing(action: Any, memory: MemoryPlan) -> bool:
     return action.size_bytes == 0 or places.get(action.source) == places.get(action.target)
 
 
-def _is_empty(grouping: Grouping, group: Group) -> bool:
-    """All results have no elements: there is nothing to compute."""
-    results = grouping.results(group)
+def empty_results(
+    grouping: Grouping, group: Group, sizes: Mapping[str, int] | None = None
+) -> tuple[Value, ...]:
+    """The group's results without elements: no kernel need touch them, and yet they have a place,
+    which views and readers ask for. sizes: the run's extents, where types have symbols for them.
+    """
+    found = [i.value for i in grouping.results(group)]
+    return tuple([v for v in found if not value_at(v.type.size, sizes or {})])
+
+
+def _is_computed(grouping: Grouping, group: Group) -> bool:
+    """Whether there is something to compute, or an error to report."""
     if group.kind == "loops" and not isinstance(group.items[0].value.node.op, TruePositions):
-        return False  # it may have an error to report
-    return all(i.value.type.size == 0 for i in results)
+        return True
+    return any(i.value.type.size != 0 for i in grouping.results(group))
 
 
 def use_of(lowered: LoweredKernel) -> Use:
@@ -231,7 +243,9 @@ def use_of(lowered: LoweredKernel) -> Use:
             writes.append(argument)
         else:
             reads.append(argument)
-    return Use(tuple(reads), tuple(writes), lowered.in_place)
+    items = lowered.group.items if lowered.group is not None else ()
+    stops = any(may_stop(item.value.node) for item in items)
+    return Use(tuple(reads), tuple(writes), lowered.in_place, stops)
 
 
 def made_by(action: Any) -> tuple[Any, ...]:

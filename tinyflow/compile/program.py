@@ -13,11 +13,11 @@ import numpy as np
 
 from tinyflow.compile.gangs import Gang
 from tinyflow.compile.kernels import kernel_address
-from tinyflow.compile.loops import BranchAction, Jump, LoopAction, lay_out
+from tinyflow.compile.loops import BranchAction, Jump, LoopAction, lay_out, may_stop
 from tinyflow.compile.plan import CopyKernel, HostCall, Plan
 from tinyflow.compile.rows import RowPlace
 from tinyflow.core import options
-from tinyflow.core.error import InternalError, InvalidArgumentError
+from tinyflow.core.error import InternalError, InvalidArgumentError, ShorterSlice
 from tinyflow.ir.graph.nodes import Node, Value
 from tinyflow.ir.scalar import nodes as s
 from tinyflow.passes.plan_memory import Place
@@ -349,7 +349,8 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
         s.INDEX_OUT_OF_RANGE: (
             f"index {status.value} is out of range",
             f"indices in [0, {status.limit})",
-            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse", "DynamicSlice"),
+            ("Gather", "Scatter", "TensorScatter", "OneHot", "Sparse", "DynamicSlice",
+             "PlaceSlice", "SliceAdd"),
         ),
         s.DIVISION_BY_ZERO: ("integer division by zero", "a divisor other than 0",
                              ("FloorDiv", "FloorMod", "Div", "Truncate", "Mod")),
@@ -363,10 +364,10 @@ def kernel_error(status: Any, nodes: Sequence[Node]) -> InvalidArgumentError:
     node = node or (nodes[-1] if nodes else None)
     if node is None:
         return InvalidArgumentError(what, expected=expected)
-    error = InvalidArgumentError(
+    stops = status.code == s.INDEX_OUT_OF_RANGE and any(map(may_stop, nodes))
+    error = (ShorterSlice if stops else InvalidArgumentError)(
         f"{node.op.type_name} {node.name or ''}: {what}".replace(" :", ":"),
-        expected=expected, source=node.source,
-        sources=dict(node.origin) or None, hint=getattr(node.op, "when_outside", None),
+        expected=expected, source=node.source, sources=dict(node.origin) or None,
     )  # fmt: skip
     error.node = node
     return error

@@ -27,7 +27,7 @@ from tinyflow.compile.symbolic import (
     Pattern,
     SymbolicStep,
 )
-from tinyflow.core.error import NeedsHost, Unsupported
+from tinyflow.core.error import NeedsHost, ShorterSlice, Unsupported
 from tinyflow.core.shape import opaque
 from tinyflow.ir.graph.nodes import Effect, Function, Input, Node, TensorType, Value
 from tinyflow.ir.graph.visit import substitute
@@ -53,14 +53,16 @@ def needs_stages(fn: Function) -> bool:
 class StagedStep:
     """A step cut at its host calls; see the module's header. It serves feeds of all sizes.
 
-    stages: (host call or None for the end, ranks of what was returned) -> steps by size.
+    stages: (host call or None for the end, what was returned and its ranks) -> steps by size.
+    inside: whether slices count on lying inside (see ops.dynamic_slice); until one does not.
     parts: steps of the sub-functions of loops and branches that Python drives.
     """
 
     def __init__(
-        self, written: Function, feeds: Sequence[Value], kept_sizes: int = KEPT_SIZES
-    ) -> None:
-        self.feeds, self.kept_sizes = tuple(feeds), kept_sizes
+        self, written: Function, feeds: Sequence[Value], kept_sizes: int = KEPT_SIZES,
+        inside: bool = True,
+    ) -> None:  # fmt: skip
+        self.feeds, self.kept_sizes, self.inside = tuple(feeds), kept_sizes, inside
         self.parts: dict[Function, StagedStep] = {}
         inputs: list[Any] = [v.node.op for v in written.inputs]
         self.counters = [op.key for op in inputs if op.role == "counter"]
@@ -77,12 +79,18 @@ class StagedStep:
         """What was refused becomes a host call. Errors: the refusal where that cannot be."""
         self._cut(given_to_host(self.written, refusal))
 
+    def cut_short(self) -> None:
+        """From now on a slice has as many elements as there are."""
+        self.inside = False
+        self._cut(self.written)
+
     def stage(self, host: Node | None, returned: Mapping[Value, Any]) -> Stage:
         """Inputs of a host call, or the step's results when ``host`` is None."""
-        ranks = tuple([a.ndim for a in returned.values() if not isinstance(a, Rows)])
-        found = self.stages.get((host, ranks))
+        ranks = [(v, a.ndim) for v, a in returned.items() if not isinstance(a, Rows)]
+        key = host, frozenset(ranks)  # runs may call independent hosts in different orders
+        found = self.stages.get(key)
         if found is None:
-            found = self.stages[host, ranks] = Stage(self, host, returned)
+            found = self.stages[key] = Stage(self, host, returned)
         return found
 
     def bind(self, store: VariableStore) -> BoundStagedStep:
@@ -98,7 +106,7 @@ class Stage(Family):
     def __init__(
         self, step: StagedStep, host: Node | None, returned: Mapping[Value, Any]
     ) -> None:
-        written, self.kept_sizes = step.written, step.kept_sizes
+        written, self.kept_sizes, self.inside = step.written, step.kept_sizes, step.inside
         known: dict[Value, Value] = {}
         for value, array in returned.items():
             if isinstance(array, Rows):
@@ -130,13 +138,14 @@ class Stage(Family):
         super().__init__([v.type for v in (*feeds, *known.values())], self._plan, self._symbolic)
 
     def _plan(self, types: Sequence[TensorType]) -> Plan:
-        return make_plan(optimize(specialize(self.function, types))[0])
+        return make_plan(optimize(specialize(self.function, types, inside=self.inside))[0])
 
     def _symbolic(self, pattern: Pattern, sizes: Mapping[str, int]) -> SymbolicStep:
         outputs = self.function.outputs[: len(self.function.outputs) - len(self.function.updates)]
         return SymbolicStep(
-            self.function, outputs, self.inputs, pattern, sizes, kept=self.kept_sizes
-        )
+            self.function, outputs, self.inputs, pattern, sizes, kept=self.kept_sizes,
+            inside=self.inside,
+        )  # fmt: skip
 
 
 class BoundStagedStep:
@@ -159,6 +168,9 @@ class BoundStagedStep:
                 values = self._evaluate(host, arrays, returned)
             except NeedsHost as refusal:
                 self.step.give_to_host(refusal)  # what was called stays as it is
+                continue
+            except ShorterSlice:
+                self.step.cut_short()
                 continue
             if host is None:
                 for key in self.step.counters:
@@ -201,7 +213,8 @@ class BoundStagedStep:
         stage = self.step.stage(host, returned)
         if not stage.function.outputs:
             return []
-        given = [*arrays, *[a for a in returned.values() if not isinstance(a, Rows)]]
+        known = {**dict(zip(self.step.feeds, arrays, strict=True)), **returned}
+        given = [known[v] for v in stage.inputs]
         types = [TensorType(d, a.shape) for d, a in zip(stage.dtypes, given, strict=True)]
         compiled, sizes = stage.at(types)
         if sizes is not None:

@@ -23,7 +23,7 @@ from tinyflow.compile.symbolic import Pattern, SymbolicStep
 from tinyflow.core import options
 from tinyflow.core.error import InvalidArgumentError, NeedsHost, Unsupported
 from tinyflow.core.garbage import without_collections
-from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
+from tinyflow.ir.graph.nodes import Effect, Function, Node, TensorType, Value
 from tinyflow.passes.base import PassRecord
 from tinyflow.passes.functionalize import functionalize
 from tinyflow.passes.pipeline import optimize
@@ -82,12 +82,13 @@ class Step:
         feed_types: Sequence[TensorType],
         state_types: dict[Any, TensorType] | None = None,
         targets: Sequence[Node] = (),
+        inside: bool = True,
     ) -> None:
         self.written = written
         self.fetches = tuple(fetches)
         self.targets = tuple(targets)
         self.feeds = tuple(feeds)
-        self.specialized = specialize(written, feed_types, state_types)
+        self.specialized = specialize(written, feed_types, state_types, inside=inside)
         self._options = options.current()
         self.fuse, self.memory_budget = self._options.fuse, self._options.memory_budget
         # What takes no feeds (initialisers, a line in a REPL) may run only once: the first run
@@ -201,25 +202,36 @@ def compile_step(
     feeds: Sequence[Value],
     feed_types: Sequence[TensorType],
     state_types: dict[Any, TensorType] | None = None,
+    inside: bool = True,
 ) -> Step | StagedStep:
     """Compiles what ``Session.run`` asks for. The first run of a step without feeds goes op by op.
 
     fetches: values whose arrays are wanted.   targets: nodes that must run.   feeds: values that
-    the caller provides, with the static types of this call.
+    the caller provides, with the static types of this call.   inside: whether slices by computed
+    bounds may count on lying inside (see ops.dynamic_slice).
     """
     written = functionalize(fetches, targets, feeds)
     if needs_stages(written):
-        return StagedStep(written, feeds)
+        return StagedStep(written, feeds, inside=inside)
+    # A step that has called Python cannot run again; stages can, each by itself.
+    calls = any(node.op.effect is Effect.HOST for node in written.nodes)
     try:
-        return Step(written, fetches, feeds, feed_types, state_types, targets)
+        return Step(
+            written, fetches, feeds, feed_types, state_types, targets, inside and not calls
+        )
     except NeedsHost as refusal:
-        staged = StagedStep(written, feeds)
+        staged = StagedStep(written, feeds, inside=inside)
         staged.give_to_host(refusal)
         return staged
 
 
 class StepFamily(Family):
-    """The steps of one ``Session.run`` request."""
+    """The steps of one ``Session.run`` request.
+
+    inside: whether slices count on lying inside (see ops.dynamic_slice); until one does not.
+    """
+
+    inside = True
 
     def __init__(
         self, fetches: Sequence[Value], targets: Sequence[Node], feeds: Sequence[Value]
@@ -232,8 +244,18 @@ class StepFamily(Family):
         first = next(iter(self.exact.values()), None)
         return (first, None) if isinstance(first, StagedStep) else super().at(types)
 
+    def cut_short(self) -> None:
+        """From now on a slice has as many elements as there are: all steps are compiled anew."""
+        if self.inside:
+            self.inside = False
+            self.exact.clear()
+            self.symbolic.clear()
+            self.reasons.clear()
+
     def _step(self, types: Sequence[TensorType]) -> Step | StagedStep:
-        step = compile_step(self.fetches, self.targets, self.feeds, types)
+        step = compile_step(
+            self.fetches, self.targets, self.feeds, types, inside=self.inside
+        )
         if isinstance(step, Step):
             step.refused_sizes = tuple(self.reasons.values())
         return step
@@ -245,5 +267,6 @@ class StepFamily(Family):
             raise Unsupported("a memory budget is kept for known sizes")
         written = functionalize(self.fetches, self.targets, self.feeds)
         return SymbolicStep(
-            written, self.fetches, self.feeds, pattern, sizes, targets=self.targets
-        )
+            written, self.fetches, self.feeds, pattern, sizes, targets=self.targets,
+            inside=self.inside and not any(n.op.effect is Effect.HOST for n in written.nodes),
+        )  # fmt: skip

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyflow.compile.binding import binding, check_initialized, observers
-from tinyflow.compile.loops import constants_of, plan_control, reserved_of, steps_of
+from tinyflow.compile.loops import constants_of, may_stop, plan_control, reserved_of, steps_of
 from tinyflow.compile.plan import (
     CopyKernel,
     HostCall,
     Plan,
+    empty_results,
     fixed_places,
     made_by,
     moves_nothing,
@@ -125,6 +126,7 @@ class SymbolicStep:
         state_types: Mapping[Any, TensorType] | None = None,
         targets: Sequence[Node] = (),
         kept: int = KEPT_SIZES,
+        inside: bool = True,
     ) -> None:
         self.kept = kept
         self.written, self.feeds, self.pattern = written, tuple(feeds), pattern
@@ -135,7 +137,7 @@ class SymbolicStep:
         try:
             with strictly(sizes) as self.conditions:
                 self.specialized = specialize(
-                    written, pattern.types, state_types, pattern.symbols
+                    written, pattern.types, state_types, pattern.symbols, inside
                 )
                 optimized, self.records = optimize(self.specialized)
                 self._body = _Body(optimized, self.target, estimates)
@@ -194,6 +196,9 @@ class _Body:
             return [_Body(step, self.target, self.estimates) for step in steps_of(node)]
         if group.kind in ("view", "host") or isinstance(node.op, NewArray):
             return []
+        shapes: list[Any] = [item.value.type.shape for item in self.grouping.results(group)]
+        if shapes and all(any(isinstance(d, int) and d == 0 for d in s) for s in shapes):
+            return []  # nothing to compute at any size; schedules divide by extents
         from tinyflow.schedule.symbolic import lower_symbolic
 
         return lower_symbolic(self.grouping, group, self.target, self.estimates)
@@ -249,10 +254,10 @@ class _Body:
         self, draft: _Draft, group: Group, parts: list[Alternatives], sizes: Mapping[str, int]
     ) -> None:
         node = group.items[0].value.node
-        results = tuple([i.value for i in self.grouping.results(group)])
+        empty = empty_results(self.grouping, group, sizes)
         in_place = getattr(node.op, "updates_in_place", False)
-        if not in_place and not any(evaluate(v.type.size, sizes) for v in results):
-            draft.uses.append(Use((), results))
+        draft.uses += [Use((), empty)] if empty else []
+        if not in_place and len(empty) == len(self.grouping.results(group)):
             return
         if hasattr(node.op, "starts_from"):
             old, new = node.inputs[node.op.starts_from], node.outputs[0]
@@ -260,7 +265,9 @@ class _Body:
             draft.add(CopyKernel(old, new, size), Use((old,), (new,), ((old, new),)))
         for part in parts:
             for kernel in part.at(sizes):
-                draft.add(kernel, Use(node.inputs, ()) if in_place else use_of(kernel))
+                stops = may_stop(node)
+                use = Use(node.inputs, (), may_stop=stops) if in_place else use_of(kernel)
+                draft.add(kernel, use)
         if in_place:
             draft.views[node.outputs[0]] = node.inputs[0]
 

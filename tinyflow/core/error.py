@@ -122,6 +122,12 @@ class InvalidArgumentError(UserError, ValueError):
     error_code = 3
 
 
+class ShorterSlice(InvalidArgumentError):
+    """A slice that is compiled to lie inside its tensor does not. The step changed nothing; it runs
+    again, compiled for slices of whatever length there is.
+    """
+
+
 class DeadlineExceededError(UserError, TimeoutError):
     error_code = 4
 

@@ -263,7 +263,7 @@ set_constant_maker(make_constant)
 def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None) -> Any:
     """``value`` as a tensor. Arrays convert to ``dtype`` freely, Python numbers as make_constant.
 
-    shape: the last element is repeated to fill it, as in TensorFlow.
+    shape: the last element is repeated to fill it, as in TensorFlow; one of no elements takes none.
     Errors: DTypeError; ShapeError when there are more elements than ``shape`` has room for.
     """
     wanted = None if dtype is None else as_dtype(dtype)
@@ -278,8 +278,8 @@ def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None 
 
 def _filled(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     size = math.prod(shape)
-    if array.size == size:
-        return array.reshape(shape)
+    if array.size == size or size == 0:
+        return array.ravel()[:size].reshape(shape)
     if not 0 < array.size < size:
         raise ShapeError(
             f"Const: {array.size} elements for shape {list(shape)} of {size}",

@@ -5,20 +5,23 @@ Main types: ``DynamicSlice``, ``PlaceSlice``, ``SliceAdd``. Main functions: ``co
 tensor_array, counted.
 
 Where the end follows the begin at a constant distance, the extent is known and a slice is one
-kernel, in loops too. Elsewhere Python tells the extent, as it does for every computed size.
+kernel, in loops too - as long as it lies inside the tensor (``assumes_inside``). A run in which it
+does not makes the step be compiled again, with slices whose extent Python tells, as it does for
+every computed size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyflow import te
 from tinyflow.core.error import DTypeError, InvalidArgumentError, ShapeError
 from tinyflow.core.shape import Dim
+from tinyflow.ir.graph.nodes import Node
 from tinyflow.ir.loop.nodes import Body, Buffer, Store
 from tinyflow.ir.scalar import nodes as scalar
 from tinyflow.ir.scalar.nodes import Expr
@@ -28,6 +31,7 @@ from tinyflow.ops.padding import inside_all, zeros_if_empty
 from tinyflow.ops.tensor_array import ArrayWrite, each
 
 #: what a negative begin means: an error, an element from the end, a range that ends before the end
+#: (and which Python would cut short if it left the tensor)
 NEVER, FROM_END, RANGE = "never", "from_end", "range"
 
 
@@ -38,7 +42,8 @@ class DynamicSlice(Op):
     x: any[...]    begin: integer[len(axes)]    y: dtype of x, extents ``size`` along ``axes``
     negative: per axis, what a negative begin means (see above)
     Gradient: dx = zeros with dy there
-    Errors: InvalidArgumentError at run time for a slice that leaves x; ShapeError, DTypeError
+    Errors: InvalidArgumentError at run time for a slice that leaves x, ShorterSlice where it may;
+    ShapeError, DTypeError
     """
 
     axes: tuple[int, ...]
@@ -46,10 +51,11 @@ class DynamicSlice(Op):
     steps: tuple[int, ...] = ()
     negative: tuple[str, ...] = ()
     same_dtype = False
-    #: hint of the run-time error
-    when_outside: ClassVar[str] = (
-        "x[i : i + k] is compiled for k elements; x[i : tf.minimum(i + k, n)] may be shorter"
-    )
+
+    @property
+    def assumes_inside(self) -> bool:
+        """Whether a place outside is no error but a shorter slice; see the module's header."""
+        return RANGE in self.negative
 
     def infer(self, x: TensorType, begin: TensorType) -> TensorType:
         begin.require_integer().require_rank(1)
@@ -63,6 +69,8 @@ class DynamicSlice(Op):
             if isinstance(n, int) and isinstance(d, int) and not 0 <= _span(n, step) <= d:
                 raise ShapeError(f"{n} elements do not fit into axis {axis} of extent {d}")
             shape[axis] = n
+        if self.assumes_inside and 0 in shape:
+            raise ShapeError("a slice without elements does not tell whether it lies inside")
         return x.with_shape(tuple(shape))
 
     @property
@@ -172,6 +180,7 @@ class PlaceSlice(Op):
     steps: tuple[int, ...]
     negative: tuple[str, ...] = ()
     same_dtype = False
+    assumes_inside = DynamicSlice.assumes_inside
 
     def infer(self, x: TensorType, begin: TensorType) -> TensorType:
         begin.require_integer().require_rank(1)
@@ -250,6 +259,7 @@ class SliceAdd(ArrayWrite):
     axes: tuple[int, ...] = (0,)
     steps: tuple[int, ...] = (1,)
     negative: tuple[str, ...] = ()
+    assumes_inside = DynamicSlice.assumes_inside
 
     def infer(self, array: TensorType, begin: TensorType, piece: TensorType) -> TensorType:
         if array.dtype is not piece.dtype:
@@ -308,7 +318,7 @@ class SliceAdd(ArrayWrite):
 class Cut(NamedTuple):
     """One axis of x in a slice: first element and number of elements, ints or scalars.
 
-    count None: the bounds do not tell it.   shrinks: a position, whose axis disappears.
+    count None: only a run tells it.   shrinks: a position, whose axis disappears.
     """
 
     axis: int
@@ -366,6 +376,10 @@ def computed_slice(x: Value, cuts: Sequence[Cut]) -> Value | None:
     if any(not isinstance(c.count, (int, Dim)) for c in cuts):
         return None
     moving = [c for c in cuts if not _is_whole(c, x)]
+    count = {c.axis: c.count for c in cuts}
+    extents = [count.get(axis, d) for axis, d in enumerate(x.type.shape or ())]
+    if 0 in extents and any(c.negative == RANGE for c in cuts):
+        return None  # nothing is read, so nothing tells whether it lies inside
     for c in moving:
         d = x.type.shape[c.axis]  # type: ignore[index]
         if isinstance(d, int) and isinstance(c.count, int) and _span(c.count, c.step) > d:
@@ -375,6 +389,22 @@ def computed_slice(x: Value, cuts: Sequence[Cut]) -> Value | None:
         tuple(c.step for c in moving), tuple(c.negative for c in moving),
     )  # fmt: skip
     return emit(op, x, _packed([c.first for c in moving])) if moving else x
+
+
+def place_key(node: Node) -> Any:
+    """What a slice, or the place of one, counts on: equal keys lie inside in the same runs."""
+    op: Any = node.op
+    whole, _, *piece = [v.type.shape or () for v in node.inputs]
+    if isinstance(op, DynamicSlice):
+        size, steps = op.size, op._steps
+    else:
+        inner: Any = piece[0] if piece else whole
+        size, steps = tuple(inner[a] for a in op.axes), op.steps
+        whole = whole if piece else op.extents
+    begin = node.inputs[1]
+    firsts = begin.node.inputs if begin.node.op.type_name == "Pack" else (begin,)
+    places = [frozenset(_linear(first).items()) for first in firsts]
+    return op.axes, size, steps, op.negative, tuple(whole[a] for a in op.axes), tuple(places)
 
 
 def told_slice(x: Value, cuts: Sequence[Cut]) -> Value:
@@ -393,7 +423,10 @@ def placed_slice(dy: Value, like: Value, cuts: Sequence[Cut]) -> Value:
     """Zeros in the shape of ``like`` with ``dy``, whose extents are the counts, at the cuts."""
     from tinyflow.ops.shape import shape
 
-    op = PlaceSlice((), tuple(c.axis for c in cuts), tuple(c.step for c in cuts))
+    op = PlaceSlice(
+        (), tuple(c.axis for c in cuts), tuple(c.step for c in cuts),
+        tuple(c.negative for c in cuts),
+    )  # fmt: skip
     return emit_shaped(op, "extents", shape(like), dy, _packed([c.first for c in cuts]))  # type: ignore[no-any-return]
 
 
@@ -416,5 +449,5 @@ def _packed(numbers: Sequence[Any]) -> Value:
 
 __all__ = [
     "FROM_END", "NEVER", "RANGE", "Cut", "DynamicSlice", "PlaceSlice", "SliceAdd", "computed_slice",
-    "constant_difference", "known_number", "placed_slice", "told_slice",
+    "constant_difference", "known_number", "place_key", "placed_slice", "told_slice",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from tinyflow.ops.base import Extents, Op, Sample, TensorType, Value, emit, emit
 from tinyflow.ops.like import LikeOp
 from tinyflow.ops.movement import floats, prefer_int
 from tinyflow.ops.padding import Pad
-from tinyflow.ops.slice_bounds import CutsOut, PlacesBack, Range
+from tinyflow.ops.slice_bounds import CutsOut, Part, PlacesBack
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,8 @@ class Box:
         return replace(self, begin=value[:half], size=value[half:])
 
     def entries(self, rank: int) -> list[Any]:
-        """The slice as ranges; for bounds that only a run knows."""
-        ends = [
-            None if isinstance(s, int) and s == -1 else b + s
-            for b, s in zip(self.begin, self.size, strict=True)
-        ]
-        return [Range(a, b, e, 1) for a, (b, e) in enumerate(zip(self.begin, ends, strict=True))]
+        """The slice as parts of axes; for bounds that only a run knows."""
+        return [Part(a, b, s) for a, (b, s) in enumerate(zip(self.begin, self.size, strict=True))]
 
 
 @dataclass(frozen=True)

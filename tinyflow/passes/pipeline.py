@@ -38,6 +38,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(choose_convolutions, "layouts are settled, and convolutions still are one op"),
     Step(decompose, "composite ops have no kernel"),
     Step(simplify, "parts of composites meet their neighbours"),
+    Step(decompose, "of integers, x - x has become zeros_like(x)"),
     Step(fold_constants, "composites bring constants of their own"),
     Step(cse, "composites on equal inputs share parts: max and sum of one softmax"),
     Step(trim_control, "what no gradient reads need not be saved"),

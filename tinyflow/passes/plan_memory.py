@@ -39,11 +39,13 @@ class Use:
 
     reads, writes: values and scratch areas (objects with ``size_bytes``).
     in_place: (input, result) pairs that may share memory.
+    may_stop: whether the step may stop here and run again, with its variables as they were.
     """
 
     reads: tuple[Any, ...]
     writes: tuple[Any, ...]
     in_place: tuple[tuple[Any, Any], ...] = ()
+    may_stop: bool = False
 
 
 @dataclass(eq=False)
@@ -147,13 +149,15 @@ class _Planner:
 
     def place_updates(self) -> None:
         """A variable's new value goes straight into its memory when nobody reads the old one
-        later, or in the very kernel that writes it unless that kernel may work in place."""
+        later, or in the very kernel that writes it unless that kernel may work in place, and
+        when the step cannot stop any more."""
+        stop = max((n for n, use in enumerate(self.uses) if use.may_stop), default=-1)
         old_of = {p.key: v for v, p in self.fixed.items() if p.kind == "variable"}
         for key, value in self.updates:
             target, root = Place("variable", key), self.root(value)
             n = self.born.get(root)
             old = old_of.get(key)
-            direct = n is not None and root not in self.plan.places
+            direct = n is not None and n > stop and root not in self.plan.places
             if direct and old is not None:
                 last_read = self.last.get(old, -1)
                 in_place = (old, root) in self.uses[n].in_place  # type: ignore[index]

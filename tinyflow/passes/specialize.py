@@ -32,7 +32,7 @@ from tinyflow.ir.graph.visit import remap, result_values
 from tinyflow.ops.base import DynamicShape
 from tinyflow.ops.control import ControlOp
 from tinyflow.ops.creation import Constant, FilledLike, constant
-from tinyflow.ops.dynamic_slice import PlaceSlice, SliceAdd
+from tinyflow.ops.dynamic_slice import DynamicSlice, PlaceSlice, SliceAdd, place_key
 from tinyflow.ops.elementwise import Add
 from tinyflow.ops.growing import GrowRows, padded_to
 from tinyflow.ops.like import LikeOp
@@ -49,15 +49,25 @@ def specialize(
     feed_types: Sequence[TensorType],
     state_types: Mapping[Any, TensorType] | None = None,
     symbols: frozenset[str] = frozenset(),
+    inside: bool = True,
 ) -> Function:
     """``fn`` for feeds of these types, one per input with role "feed", in order.
 
     state_types: types of variables whose declared type is not static, by key.
     symbols: names of the extents in ``feed_types`` that each run tells; all others are numbers.
+    inside: whether slices by computed bounds may count on lying inside (see ops.dynamic_slice).
     Errors: ShapeError, DTypeError and so on from ``infer``, with the user's line of the op and the
     feeds' types; NeedsHost when a shape depends on computed data.
     """
-    return _Specializer(fn, feed_types, state_types or {}, symbols).run()
+    state = state_types or {}
+    try:
+        return _Specializer(fn, feed_types, state, symbols, inside).run()
+    except _Unseen:
+        return _Specializer(fn, feed_types, state, symbols, False).run()
+
+
+class _Unseen(Exception):
+    """A slice counts on lying inside, and the step needs its shape only: no kernel would see."""
 
 
 class _Specializer:
@@ -68,10 +78,11 @@ class _Specializer:
         fn: Function,
         feed_types: Sequence[TensorType],
         state_types: Mapping[Any, TensorType],
-        symbols: frozenset[str] = frozenset(),
+        symbols: frozenset[str],
+        inside: bool,
     ) -> None:
         self.fn = fn
-        self.symbols = symbols
+        self.symbols, self.inside = symbols, inside
         self.values: dict[Value, Value] = {}
         self.constants: dict[Value, np.ndarray[Any, Any]] = {}
         self.extents: dict[str, Any] = {}  # symbols of the feeds' declared shapes
@@ -79,6 +90,7 @@ class _Specializer:
         self.is_inner = False
         self.limits: Mapping[Value, int] = {}  # what counters of a loop come to at most
         self.state_types = state_types
+        self.assumed: list[Node] = []  # slices that count on lying inside
         self.builder = Builder()
         feeds = [v for v in fn.inputs if v.node.op.role == "feed"]  # type: ignore[attr-defined]
         if len(feeds) != len(feed_types):
@@ -89,7 +101,7 @@ class _Specializer:
         self, fn: Function, types: Sequence[TensorType], limits: Mapping[Value, int] | None = None
     ) -> Function:
         """A sub-function (see ops.control) for inputs of these types, some of which have limits."""
-        inner = _Specializer(fn, types, {}, self.symbols)
+        inner = _Specializer(fn, types, {}, self.symbols, self.inside)
         inner.extents.update(self.extents)
         inner.limits, inner.is_inner = limits or {}, True
         return inner.run()
@@ -103,7 +115,12 @@ class _Specializer:
                     continue
                 for old, value in zip(node.outputs, new, strict=True):
                     values[old] = value
-        return remap(self.fn, values) if values else self.fn
+        found = remap(self.fn, values) if values else self.fn
+        if self.assumed:
+            seen = {place_key(n) for n in found.nodes if getattr(n.op, "assumes_inside", False)}
+            if not {place_key(n) for n in self.assumed} <= seen:
+                raise _Unseen
+        return found
 
     def translate(self, node: Node) -> Sequence[Value]:
         """The outputs that stand for those of ``node``; ``node.outputs`` itself if it may stay."""
@@ -297,8 +314,15 @@ class _Specializer:
         if self.constant_of(operand) is not None or self.symbolic_operand(operand) is not None:
             return None
         with self.builder.on_behalf_of(node.source, node.origin):
-            found = op.inner.computed(*inputs)  # type: ignore[attr-defined]
-        return None if found is None else result_values(found)
+            found = op.inner.computed(*inputs, self.inside)  # type: ignore[attr-defined]
+        if found is None:
+            return None
+        node = found.node
+        while node.op.type_name in ("Squeeze", "ExpandDims"):  # positions and new axes
+            node = node.inputs[0].node
+        if isinstance(node.op, DynamicSlice) and node.op.assumes_inside:
+            self.assumed.append(node)
+        return result_values(found)
 
     def resolve(self, op: Op, inputs: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         """The op with static attributes, on the inputs that it still needs."""

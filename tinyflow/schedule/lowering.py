@@ -144,6 +144,8 @@ def row_major(shape: Sequence[Any], indices: Sequence[Expr]) -> Expr:
     for extent, i in zip(shape, indices, strict=True):
         if not is_one(extent):
             position = position * s.index(extent) + i
+        elif scalar_visit.is_checked(i):  # 0, or an error
+            position = position + i
     return position
 
 
@@ -221,8 +223,7 @@ class GroupExpressions:
     def inlined(self, item: Item, mapping: dict[Expr, Expr]) -> Expr:
         """The item's expression with its axes replaced."""
         assert item.tensor is not None and item.tensor.body is not None
-        body = scalar_visit.substitute(item.tensor.body, mapping)
-        return self.resolve(body)
+        return self.resolve(scalar_visit.put_in(item.tensor.body, mapping))
 
     def resolve(self, body: Expr) -> Expr:
         def one(expr: Expr) -> Expr | None:

@@ -152,6 +152,31 @@ def test_index_errors():
                 sess.run(y, feed)
 
 
+#: tables whose rows are all alike, so that no index is needed to compute an element
+ALIKE = {
+    "one row": lambda row: row * 2.0,
+    "reshaped": lambda row: tf.reshape(row[0] * 3.0, [1, 3]),
+    "expanded": lambda row: tf.expand_dims(tf.exp(row[0]), 0),
+    "broadcast": lambda row: tf.broadcast_to(row, [4, 3]),
+    "tiled": lambda row: tf.tile(row, [4, 1]),
+    "constant": lambda row: tf.zeros([4, 3]),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_indices_into_equal_rows_are_checked(name):
+    row, at = tf.placeholder(tf.float32, [1, 3]), tf.placeholder(tf.int32, [1])
+    table = ALIKE[name](row)
+    found = (tf.gather(table, at), tf.gather(table, at) + table, table[at[0]],
+             tf.gather(tf.transpose(table), at, axis=1))  # fmt: skip
+    with tf.Session() as sess:
+        for y in found:
+            sess.run(y, {row: np.ones((1, 3)), at: [0]})
+            for index in (4, -5):
+                with pytest.raises(tf.errors.InvalidArgumentError, match="out of range"):
+                    sess.run(y, {row: np.ones((1, 3)), at: [index]})
+
+
 @pytest.mark.parametrize("shape,axis", [((2, 3, 4), 1), ((2, 3, 4), 2), ((5, 4), 1)])
 def test_gather_with_batch_dimensions(shape, axis):
     rng = np.random.default_rng(4)

@@ -44,6 +44,7 @@ def constant(
 ) -> Any:  # fmt: skip
     """A constant tensor; a shorter list is continued with its last element to fill ``shape``.
 
+    A shape without elements takes any value: slots of an empty variable start so.
     Errors: InvalidArgumentError for too many elements, DTypeError for a lossy number.
     """
     static = None if shape is None else TensorShape(shape)
@@ -54,7 +55,7 @@ def constant(
     size, room = math.prod(given), math.prod(wanted)
     if verify_shape and given != wanted:
         raise TypeError(f"Expected Tensor's shape: {wanted}, got {given}.")
-    if size > room:
+    if size > room > 0:
         raise ShapeError(
             f"Too many elements provided. Needed at most {room}, but received {size}",
             received={"value": list(given), "shape": list(wanted)},

@@ -19,6 +19,7 @@ from tinyflow.core.error import (
     GraphError,
     InvalidArgumentError,
     NameNotFoundError,
+    ShorterSlice,
     TinyFlowError,
 )
 from tinyflow.core.frames import public_methods, trim
@@ -60,6 +61,7 @@ class _Plan:
         "bound",
         "build",
         "copies",
+        "family",
         "feeds",
         "for_all_sizes",
         "lock",
@@ -74,6 +76,7 @@ class _Plan:
         self.request = request
         self.feeds = feeds
         self.bound: dict[Any, Callable[[list[Any]], list[Any]]] = {}
+        self.family: Any = None  # the steps of this request, from the first run on
         self.for_all_sizes: dict[Any, Any] = {}  # steps that serve all sizes, bound
         self.lock = session._lock
         self.single = request.single
@@ -112,14 +115,25 @@ class _Plan:
         step = self.bound.get(tuple([a.shape for a in arrays]))
         if step is None:
             step = self.bind(arrays)
-        with self.lock:
-            results = step(arrays)
+        try:
+            with self.lock:
+                results = step(arrays)
+        except ShorterSlice:
+            step = self.cut_short(arrays)
+            with self.lock:
+                results = step(arrays)
         if self.source_of is not None:
             results = [arrays[i].copy() if is_fed else results[i] for is_fed, i in self.source_of]
         if self.single:
             result = results[0]
             return result if result.shape else result[()]
         return self.build([r if r.shape else r[()] for r in results])
+
+    def cut_short(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
+        """As ``bind``, for slices that are as long as what there is of them."""
+        self.family.cut_short()
+        self.bound.clear()
+        return self.bind(arrays)
 
     def bind(self, arrays: list[np.ndarray]) -> Callable[[list[Any]], list[Any]]:
         """As ``_bind``, with what the session's ConfigProto says about compiling."""
@@ -149,6 +163,7 @@ class _Plan:
                 from tinyflow.compile.step import StepFamily
 
                 family = graph.steps[key] = StepFamily(fetches, list(request.targets), feeds)
+            self.family = family
             step, sizes = family.at(types)
         with self.lock:
             if sizes is None:

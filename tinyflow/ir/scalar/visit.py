@@ -122,6 +122,25 @@ def free_vars(*roots: Expr) -> tuple[Expr, ...]:
     return tuple(found)
 
 
+def is_checked(expr: Expr) -> bool:
+    """Whether computing it may report an error."""
+    return bool(expr.args) and any(node.op == "checked" for node in postorder(expr))
+
+
+def put_in(body: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
+    """``substitute``, where what replaces a variable is checked even if the body has no use for it:
+    a constant has no element at an index out of range, either.
+    """
+    found = substitute(body, mapping)
+    checked = {var: new for var, new in mapping.items() if is_checked(new)}
+    if checked:
+        for var in set(checked).difference(free_vars(body)):
+            for check in [node for node in postorder(checked[var]) if node.op == "checked"]:
+                _, ok, got, limit = check.args
+                found = s.checked(found, ok, got, limit, check.attr)
+    return found
+
+
 def loads(*roots: Expr) -> tuple[Expr, ...]:
     """All ``load`` sub-expressions, in order of first use."""
     return tuple(node for node in postorder(*roots) if node.op == "load")

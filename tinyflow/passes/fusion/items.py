@@ -42,8 +42,11 @@ def squeeze(shape: Iterable[Any]) -> Extents:
 
 
 def stretched(indices: Sequence[Expr], shape: Sequence[Any]) -> tuple[Expr, ...]:
-    """The indices of the dimensions that have more than one element."""
-    return tuple([i for i, n in zip(indices, shape, strict=True) if not is_one(n)])
+    """The indices of the dimensions that have more than one element, and those to be checked."""
+    return tuple([
+        i for i, n in zip(indices, shape, strict=True)
+        if not is_one(n) or scalar_visit.is_checked(i)
+    ])  # fmt: skip
 
 
 def has_unit_stride(
@@ -377,7 +380,7 @@ class ItemTable:
         item = self.items.get(self.placeholders[expr.attr])
         if item is None or not item.free or item.tensor is None or item.tensor.body is None:
             return None
-        return scalar_visit.substitute(
+        return scalar_visit.put_in(
             item.tensor.body, dict(zip(item.tensor.axes, expr.args, strict=True))
         )
 

@@ -125,12 +125,18 @@ def merge_is_legal(items: Items, other: Group, group: Group) -> bool:
 
 
 def _is_read_at_the_point(items: Items, other: Group, group: Group) -> bool:
-    """Everything in ``group`` that reads ``other`` must read it at the point being computed."""
-    for reader in group.live_items:
+    """Everything in ``group`` that reads ``other`` must read it at the point being computed.
+
+    What is inlined reads wherever the expression around it asks for: two parts of a concatenation
+    are two places of one value.
+    """
+    for reader in group.items:
         for value, indices in reader.reads:
             producer = items.get(value)
             if producer is None or producer.group is not other:
                 continue
+            if reader.value in group.inlined:
+                return False
             own = stretched(indices, producer.shape)
             axes = reader.all_axes
             full = group.position(producer) == "full"
