@@ -198,7 +198,10 @@ def test_other_sources_are_other_entries(folder, optimized, monkeypatch):
     assert optimized
 
 
-@pytest.mark.parametrize("changes", [{"level": 0}, {"lanes": 4}, {"disabled_passes": {"cse"}}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"level": 0}, {"lanes": 4}, {"disabled_passes": {"cse"}}, {"convolution": "im2col"}],
+)
 def test_other_options_are_other_entries(folder, optimized, changes):
     with options.override(**{k: frozenset(v) if k == "disabled_passes" else v
                              for k, v in changes.items()}):  # fmt: skip

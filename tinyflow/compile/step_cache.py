@@ -38,6 +38,11 @@ from tinyflow.schedule.targets import Target, host_target
 #: Steps with more bytes of constants are planned: hashing and storing weights pays for nothing.
 MOST_CONSTANT_BYTES = 1 << 20
 _COPY = "copy"
+#: Options that other parts of the key have, or without an entry, or of the run alone.
+_DECIDES_NOTHING = frozenset((
+    "fuse", "lanes", "threads", "verify", "dump", "stop_after", "memory_budget",
+    "show_internal_frames",
+))  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -143,9 +148,11 @@ def _entry_key(content: str | None, fuse: bool, target: Target) -> str | None:
     now, fingerprint = options.current(), usable_fingerprint()
     if content is None or fingerprint is None or now.dump or now.stop_after or now.memory_budget:
         return None
-    switches = f"{fuse} {now.level} {sorted(now.disabled_passes)}"
+    # Any option may decide what becomes of a step; a new one does until it is known not to.
+    switches = {name: value for name, value in vars(now).items() if name not in _DECIDES_NOTHING}
+    switches["disabled_passes"] = sorted(now.disabled_passes)
     return cache_key(
-        f"step {switches} {fingerprint} {findings_text(target)} {content}", str(target)
+        f"step {fuse} {switches} {fingerprint} {findings_text(target)} {content}", str(target)
     )
 
 
