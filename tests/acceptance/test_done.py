@@ -292,7 +292,8 @@ def test_compiling_from_the_cache(tmp_path: Path) -> None:
     warm = min((result_of(python(FIRST_STEP, tmp_path)) for _ in range(3)), key=lambda r: r["ms"])
     print(f"first step: {cold['ms']:.0f} ms with an empty cache, {warm['ms']:.0f} ms with a full")
     assert cold["misses"] > 0 and cold["disk"] == 0
-    assert warm["misses"] == 0 and warm["disk"] == warm["hits"] == cold["misses"]
+    # Who finds the whole step asks for its kernels only, not for what each group became.
+    assert warm["misses"] == 0 and 0 < warm["disk"] == warm["hits"] < cold["misses"]
     assert warm["ms"] < cold["ms"] and warm["sum"] == cold["sum"] > 0
 
 
