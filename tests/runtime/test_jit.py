@@ -93,44 +93,6 @@ def test_loops_are_neither_vectorised_nor_unrolled(kernels):
     assert "x float>" not in printed
 
 
-def _sum_ir(addresses):
-    """The sum of rows of a matrix, by that many loads per turn of a loop."""
-    loads = "\n".join(
-        f"""  %a{n} = getelementptr i64, ptr %row, i64 {97 * n}
-  %v{n} = load i64, ptr %a{n}
-  %s{n + 1} = add i64 %s{n}, %v{n}"""
-        for n in range(addresses)
-    )
-    return f"""define i64 @total(ptr %p, i64 %stride) {{
-entry:
-  br label %loop
-loop:
-  %i = phi i64 [0, %entry], [%next, %loop]
-  %s0 = phi i64 [0, %entry], [%s{addresses}, %loop]
-  %at = mul i64 %i, %stride
-  %row = getelementptr i64, ptr %p, i64 %at
-{loads}
-  %next = add i64 %i, 1
-  %more = icmp slt i64 %next, 9
-  br i1 %more, label %loop, label %done
-done:
-  ret i64 %s{addresses}
-}}"""
-
-
-def test_code_depends_on_the_module_alone(monkeypatch):
-    """Loop strength reduction is an option of the process, chosen for each module."""
-    machine = jit.host_machine()
-    few, many = _sum_ir(3), _sum_ir(jit.MANY_ADDRESSES)
-    alone = {text: jit.assembly(text, machine) for text in (few, many)}
-    for text in (many, few, few, many):
-        assert jit.assembly(text, machine) == alone[text]
-    monkeypatch.setattr(jit, "MANY_ADDRESSES", 0)
-    assert jit.assembly(few, machine) != alone[few]
-    monkeypatch.setattr(jit, "MANY_ADDRESSES", 1000)
-    assert jit.assembly(many, machine) != alone[many]
-
-
 def test_assembly_names_the_function():
     assert "answer" in jit.assembly(answer_ir("answer", 42), jit.host_machine())
 

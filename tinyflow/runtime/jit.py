@@ -32,7 +32,6 @@ os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
 _lljit: Any = None
-_reduces_strength = True
 _library_numbers = itertools.count()
 _libraries: dict[bytes, Any] = {}
 
@@ -132,16 +131,6 @@ def _link(object_bytes: bytes, name: str) -> None:
     tracker.detach()
 
 
-def _reduce_strength(wanted: bool) -> None:
-    """Switches LLVM's pass: an option of the process, so every compilation says what it wants."""
-    from llvmlite import binding
-
-    global _reduces_strength
-    if wanted != _reduces_strength:
-        binding.set_option("tinyflow", f"-disable-lsr={'false' if wanted else 'true'}")
-        _reduces_strength = wanted
-
-
 def _optimised(ir_text: str, target_machine: Any, passes: str) -> Any:
     from llvmlite import binding
 
@@ -153,7 +142,9 @@ def _optimised(ir_text: str, target_machine: Any, passes: str) -> Any:
         raise InternalError(
             "jit: LLVM refuses the module", received={"message": str(error).strip()}
         ) from error
-    _reduce_strength(ir_text.count(" getelementptr ") <= MANY_ADDRESSES)
+    wanted = ir_text.count(" getelementptr ") <= MANY_ADDRESSES
+    # An option of the process, not of a module; every compilation passes here, under the lock.
+    binding.set_option("tinyflow", f"-disable-lsr={'false' if wanted else 'true'}")
     level = {"O0": 0, "O1": 1, "O2": 2, "O3": 3}.get(passes)
     tuning = binding.create_pipeline_tuning_options(speed_level=2 if level is None else level)
     tuning.loop_vectorization = False
