@@ -18,14 +18,6 @@ from tinyflow.core.error import InternalError
 DEFAULT_PASSES = "O2"
 """Pipeline of ``compile_object``; see there for the syntax."""
 
-MANY_ADDRESSES = 48
-"""Functions with more of them keep their addresses as they are written.
-
-LLVM's loop strength reduction turns the addresses of a loop into running pointers. In short loops
-over arrays that gains some per cent. In a register tile, whose addresses are one base with constant
-distances, it gains nothing measurable and takes up to three quarters of the time of a compilation.
-"""
-
 _lock = threading.RLock()
 # A child forked while another thread compiles would inherit a lock that nobody releases.
 os.register_at_fork(
@@ -142,9 +134,6 @@ def _optimised(ir_text: str, target_machine: Any, passes: str) -> Any:
         raise InternalError(
             "jit: LLVM refuses the module", received={"message": str(error).strip()}
         ) from error
-    wanted = ir_text.count(" getelementptr ") <= MANY_ADDRESSES
-    # An option of the process, not of a module; every compilation passes here, under the lock.
-    binding.set_option("tinyflow", f"-disable-lsr={'false' if wanted else 'true'}")
     level = {"O0": 0, "O1": 1, "O2": 2, "O3": 3}.get(passes)
     tuning = binding.create_pipeline_tuning_options(speed_level=2 if level is None else level)
     tuning.loop_vectorization = False
