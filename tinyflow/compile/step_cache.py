@@ -184,6 +184,7 @@ class _Writer:
         self.numbers: dict[Place, int] = {}
         self.places: list[list[Any]] = []
         self.constants: dict[Any, int] = {}
+        self.object_keys: dict[int, str] = {}
 
     def entry(self) -> tuple[dict[str, Any], list[bytes]]:
         plan, fn = self.plan, self.plan.fn
@@ -227,8 +228,11 @@ class _Writer:
         lines = [self.lines.get(source, -1) for source in one.kernel.sources]
         if -1 in lines:
             raise NoText(one)
-        key = object_key(one.kernel, self.plan.target)
-        return [key, one.kernel.name, arguments, lines, numbers]
+        # Kernels that differ in their arguments share this; the text of each is long to print.
+        same = id(one.addresses)
+        if same not in self.object_keys:
+            self.object_keys[same] = object_key(one.kernel, self.plan.target)
+        return [self.object_keys[same], one.kernel.name, arguments, lines, numbers]
 
     def placed(self, value: Any) -> int:
         return self.place(value if isinstance(value, Place) else self.plan.memory.places[value])
