@@ -12,12 +12,12 @@ from tests.compile.test_unknown_sizes import run_all
 from tests.schedule import test_auto
 from tests.schedule.test_streaming import hints_of
 from tinyflow import ops
-from tinyflow.compile import plan, symbolic
 from tinyflow.core.dtype import float32
 from tinyflow.core.error import InternalError
 from tinyflow.ir.loop.nodes import Buffer, For, Kernel, Store
 from tinyflow.ir.loop.verify import verify
 from tinyflow.ir.scalar import nodes as s
+from tinyflow.schedule import targets
 from tinyflow.schedule.targets import host_target
 
 LEAST = 1 << 16  # bytes of the last cache in these tests
@@ -26,8 +26,7 @@ LEAST = 1 << 16  # bytes of the last cache in these tests
 @pytest.fixture
 def small_cache(monkeypatch):
     target = dataclasses.replace(host_target(), l3_bytes=LEAST)
-    for module in (plan, symbolic):
-        monkeypatch.setattr(module, "host_target", lambda: target)
+    monkeypatch.setattr(targets, "host_target", lambda: target)
 
 
 def normal(*shape):

@@ -36,7 +36,7 @@ from tinyflow.passes.fusion import Group, Grouping, fuse_groups, in_memory
 from tinyflow.passes.loops import order_arrays
 from tinyflow.passes.plan_memory import MemoryPlan, Place, Use, plan_memory
 from tinyflow.schedule.lowering import LoweredKernel, rebound, value_at
-from tinyflow.schedule.targets import Target, host_target
+from tinyflow.schedule.targets import Target, current_target
 
 
 @dataclass(eq=False)
@@ -108,7 +108,7 @@ def make_plan(
     are fetches, the rest new values of variables.
     """
     if target is None:
-        target = host_target().with_lanes(options.current().lanes)
+        target = current_target()
     fn = order_arrays(fn)
     grouping = fuse_groups(fn, fuse)
     actions: list[Action] = []

@@ -33,7 +33,7 @@ from tinyflow.passes.cse import has_attributes
 from tinyflow.passes.plan_memory import MemoryPlan, Place
 from tinyflow.runtime.kernel_cache import cache_key, default_cache
 from tinyflow.schedule.lowering import LoweredKernel
-from tinyflow.schedule.targets import Target, host_target
+from tinyflow.schedule.targets import Target, current_target
 
 #: Steps with more bytes of constants are planned: hashing and storing weights pays for nothing.
 MOST_CONSTANT_BYTES = 1 << 20
@@ -156,10 +156,6 @@ def _entry_key(content: str | None, fuse: bool, target: Target) -> str | None:
     )
 
 
-def _target() -> Target:
-    return host_target().with_lanes(options.current().lanes)
-
-
 # ---- writing -------------------------------------------------------------------------------------
 def save(content: str | None, fuse: bool, fn: Function, plan: Plan) -> None:
     """Writes the entry of a plan of ``fn`` that was made just now, if it can have one."""
@@ -266,7 +262,7 @@ def load(
 
     make: the real plan of ``fn``.
     """
-    target = _target()
+    target = current_target()
     key = _entry_key(content, fuse, target)
     payload = None if key is None else default_cache().get(key)
     if payload is None:

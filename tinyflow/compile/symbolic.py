@@ -33,7 +33,6 @@ from tinyflow.compile.plan import (
 )
 from tinyflow.compile.program import Program
 from tinyflow.compile.rows import place_rows
-from tinyflow.core import options
 from tinyflow.core.error import TinyFlowError, Unsupported
 from tinyflow.core.shape import Dim, evaluate, strictly
 from tinyflow.ir.graph.nodes import Function, Node, TensorType, Value
@@ -47,7 +46,7 @@ from tinyflow.passes.specialize import fits, specialize
 from tinyflow.runtime.arena import Arena
 from tinyflow.runtime.reserved import Reserved
 from tinyflow.runtime.variables import VariableStore
-from tinyflow.schedule.targets import Target, host_target
+from tinyflow.schedule.targets import Target, current_target
 
 if TYPE_CHECKING:
     from tinyflow.schedule.symbolic import Alternatives
@@ -131,7 +130,7 @@ class SymbolicStep:
         self.kept = kept
         self.written, self.feeds, self.pattern = written, tuple(feeds), pattern
         self.fetches, self.targets = tuple(fetches), tuple(targets)
-        self.target: Target = host_target().with_lanes(options.current().lanes)
+        self.target: Target = current_target()
         estimates = {name: max(size, LEAST_ESTIMATE) for name, size in sizes.items()}
         self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
         try:

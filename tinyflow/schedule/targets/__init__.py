@@ -1,6 +1,7 @@
 """What a schedule may know about the machine it schedules for.
 
-Main type: ``Target``; ``host_target`` describes this machine. Imports core; llvmlite on first use.
+Main type: ``Target``; ``host_target`` describes this machine, ``current_target`` as the options
+have it. Imports core; llvmlite on first use.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, replace
+
+from tinyflow.core import options
 
 #: lanes of 4 bytes: (LLVM's name, the feature that has it)
 _PAIR_PRODUCTS = {
@@ -110,3 +113,8 @@ def host_target() -> Target:
         l2_bytes=_cache_bytes(2, 512 << 10),
         l3_bytes=_cache_bytes(3, 32 << 20),
     )
+
+
+def current_target() -> Target:
+    """This machine, with the vectors that the options ask for."""
+    return host_target().with_lanes(options.current().lanes)
